@@ -1,0 +1,1 @@
+"""The instrument: fixed-bias layers raced against the standard Dense."""

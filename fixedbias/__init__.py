@@ -1,0 +1,35 @@
+"""Dense layers whose bias is fixed by hand and never trained, for Keras on TensorFlow."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fixedbias.biases import bias_values
+    from fixedbias.datasets import Dataset, load_dataset
+    from fixedbias.layers import FixedBiasDense
+    from fixedbias.networks import mlp
+    from fixedbias.training import fit_compiled
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Dataset": "datasets",
+    "FixedBiasDense": "layers",
+    "bias_values": "biases",
+    "fit_compiled": "training",
+    "load_dataset": "datasets",
+    "mlp": "networks",
+}
+__all__ = ["Dataset", "FixedBiasDense", "bias_values", "fit_compiled", "load_dataset", "mlp"]
+
+
+def __getattr__(name: str) -> Any:
+    # TensorFlow takes seconds to import: names are resolved at first use, so that the
+    # command line can look at data sets and presets, and refuse bad input, without it.
+    if name in _HOME:
+        return getattr(import_module(f"fixedbias.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -114,7 +114,7 @@ def fit_compiled(
     elif validation_split:
         data, validation, examples = _split(data, examples, validation_split)
     data, validation = device_data(data), device_data(validation)
-    program = _program(model, data, jit_compile)
+    program = epoch_program(model, data, jit_compile)
     rng = np.random.default_rng(np.random.randint(2**32, dtype="uint64") if seed is None else seed)
     order = np.arange(examples, dtype="int32")
 
@@ -150,7 +150,14 @@ def fit_compiled(
     return model.history
 
 
-def _program(model: keras.Model, data: tuple, jit_compile: bool) -> EpochProgram:
+def epoch_program(model: keras.Model, data: tuple, jit_compile: bool = True) -> EpochProgram:
+    """The model's epoch program, the same one until `compile` is called again.
+
+    Args:
+        model: A compiled Keras model.
+        data: Resident data to build the model with, should it not be built (see `device_data`).
+        jit_compile: As for `fit_compiled`.
+    """
     # `compile` makes a new loss tracker every time, so the metrics tell whether it was called.
     state = [jit_compile, model.optimizer, *model.metrics] if model.built else []
     known, program = _programs.get(model, (None, None))

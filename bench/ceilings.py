@@ -1,0 +1,113 @@
+"""The ceiling: how fast this machine does the bare matrix products of a training step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.timing import Burst
+
+
+class Product(NamedTuple):
+    """A matrix product of an (m, k) and a (k, n) matrix.
+
+    `flip` says which operand lies in memory transposed: `"left"`, `"right"` or neither.
+    """
+
+    m: int
+    k: int
+    n: int
+    flip: str = ""
+
+    @property
+    def flops(self) -> int:
+        """A multiplication and an addition for every one of m * k * n terms."""
+        return 2 * self.m * self.k * self.n
+
+
+def step_products(
+    layers: int, units: int, batch_size: int, *, inputs: int = 784, classes: int = 10
+) -> list[Product]:
+    """The matrix products of one training step of the T-layer network, forward and backward.
+
+    A layer of weights (inputs, outputs) multiplies three times: `x @ W` forward, `x.T @ dy`
+    for the kernel's gradient and `dy @ W.T` for that of its input, which the first layer
+    does not need.
+
+    Example:
+
+    >>> sum(p.flops for p in step_products(1, 64, 32))  # 784 -> 10: forward and kernel gradient
+    1003520
+    """
+    widths = [inputs, *[units] * (layers - 1), classes]
+    products = []
+    for t in range(layers):
+        fan_in, fan_out = widths[t], widths[t + 1]
+        products.append(Product(batch_size, fan_in, fan_out))
+        products.append(Product(fan_in, batch_size, fan_out, "left"))
+        if t > 0:
+            products.append(Product(batch_size, fan_out, fan_in, "right"))
+    return products
+
+
+def ceiling_bursts(
+    products: list[Product], batch_size: int, steps: int, *, device: str, dtype: str
+) -> dict[str, Burst]:
+    """Bursts that do nothing but the products of `steps` training steps, one per library.
+
+    NumPy's BLAS takes part on a CPU in float32, TensorFlow everywhere. The best of them is the
+    ceiling of the cell.
+    """
+    bursts = {"tensorflow": _burst(_tensorflow(products, dtype), batch_size, steps)}
+    if device == "cpu" and dtype == "float32":
+        bursts["numpy"] = _burst(_numpy(products), batch_size, steps)
+    return bursts
+
+
+def _burst(step: Callable[[], Any], batch_size: int, steps: int) -> Burst:
+    def launch() -> Any:
+        for _ in range(steps):
+            last = step()
+        return last
+
+    return Burst(launch, lambda last: float(last[0, 0]), batch_size * steps)
+
+
+def _operands(product: Product) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    m, k, n, flip = product
+    a = rng.standard_normal((k, m) if flip == "left" else (m, k), "float32")
+    b = rng.standard_normal((n, k) if flip == "right" else (k, n), "float32")
+    return a, b
+
+
+def _numpy(products: list[Product]) -> Callable[[], np.ndarray]:
+    work = []
+    for product in products:
+        a, b = _operands(product)
+        # BLAS reads a transposed view as it lies: no copy.
+        a, b = a.T if product.flip == "left" else a, b.T if product.flip == "right" else b
+        work.append((a, b, np.empty((product.m, product.n), "float32")))
+
+    def step() -> np.ndarray:
+        for a, b, out in work:
+            np.matmul(a, b, out=out)
+        return out
+
+    return step
+
+
+def _tensorflow(products: list[Product], dtype: str) -> Callable[[], Any]:
+    import tensorflow as tf
+
+    work = [
+        (*[tf.cast(operand, dtype) for operand in _operands(product)], product.flip)
+        for product in products
+    ]
+
+    def step() -> Any:
+        for a, b, flip in work:
+            out = tf.matmul(a, b, transpose_a=flip == "left", transpose_b=flip == "right")
+        return out
+
+    return step

@@ -1,0 +1,128 @@
+"""What drives training: for every engine, one timed burst and one full training.
+
+| engine | |
+| --- | --- |
+| `compiled` | `fixedbias.fit_compiled`: whole epochs inside XLA, data on the device |
+| `fit` | `keras.Model.fit`, XLA off |
+| `fit-xla` | `keras.Model.fit`, its step compiled by XLA |
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bench.timing import Burst
+from fixedbias.datasets import Dataset
+from fixedbias.epochs import device_data
+from fixedbias.training import epoch_program, fit_compiled
+
+# A burst is about this many examples: tens of milliseconds at the speeds of small networks.
+_BURST_EXAMPLES = 8192
+_BURST_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images and labels a comparison trains on, ready for its engine."""
+
+    train: tuple[Any, Any]
+    test: tuple[Any, Any]
+    noise: Any
+    """Random labels for the training images: what is timed learns nothing of the task."""
+    examples: int
+    input_seconds: float
+    """Seconds to bring the images to the device; 0 where the engine does so in every step."""
+
+
+def prepare_data(engine: str, dataset: Dataset) -> Data:
+    """Puts the data where the engine wants it."""
+    noise = np.random.default_rng(0).permutation(dataset.y_train)
+    arrays = (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, noise)
+    seconds = 0.0
+    if engine == "compiled":
+        begin = time.perf_counter()
+        arrays = device_data(arrays)
+        _ = arrays[0][0, 0, 0].numpy()
+        seconds = time.perf_counter() - begin
+    x, y, x_test, y_test, noise = arrays
+    return Data((x, y), (x_test, y_test), noise, len(dataset.x_train), seconds)
+
+
+def burst_steps(batch_size: int, examples: int) -> int:
+    """Training steps in a burst: those of an epoch if it is short, else about 8,192 examples."""
+    steps = max(_BURST_STEPS, _BURST_EXAMPLES // batch_size)
+    return min(steps, -(-examples // batch_size))
+
+
+def training_burst(engine: str, model: keras.Model, data: Data, batch_size: int) -> Burst:
+    """What is timed of an arm: training steps on the real images, with labels that mean nothing."""
+    examples = min(burst_steps(batch_size, data.examples) * batch_size, data.examples)
+    chosen = np.random.default_rng(0).permutation(data.examples)[:examples].astype("int32")
+    x, _ = data.train
+    if engine == "compiled":
+        resident, order = (x, data.noise), tf.constant(chosen)
+        program = epoch_program(model, resident)
+        return Burst(
+            launch=lambda: program.train(resident, order, batch_size)["loss"],
+            wait=lambda loss: float(loss),
+            examples=examples,
+        )
+    images, labels = x[chosen], data.noise[chosen]
+
+    def fit() -> None:  # reads its metrics at the end of the epoch, and so waits
+        model.fit(images, labels, batch_size=batch_size, shuffle=False, verbose=0)
+
+    return Burst(launch=fit, wait=lambda _: None, examples=examples)
+
+
+def train(
+    engine: str,
+    model: keras.Model,
+    data: Data,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int = 0,
+    labels: Any = None,
+) -> dict[str, list[float]]:
+    """A full training, validated on the test images after every epoch.
+
+    Returns:
+        Keras's history, and under `seconds` what every epoch took, its validation apart.
+    """
+    x, y = data.train
+    clock = _EpochClock()
+    common: dict[str, Any] = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "validation_data": data.test,
+        "validation_batch_size": max(batch_size, 1000),
+        "callbacks": [clock],
+        "verbose": 0,
+    }
+    y = y if labels is None else labels
+    if engine == "compiled":
+        history = fit_compiled(model, x, y, seed=seed, **common)
+    else:
+        keras.utils.set_random_seed(seed)  # `fit` shuffles from the global state
+        history = model.fit(x, y, **common)
+    return {**history.history, "seconds": clock.seconds}
+
+
+class _EpochClock(keras.callbacks.Callback):
+    """Seconds from the start of an epoch to the start of its validation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._begin = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._begin = time.perf_counter()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.seconds.append(time.perf_counter() - self._begin)

@@ -1,0 +1,213 @@
+"""`python -m bench.grid`: options -> plan -> run -> report."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.config import Options, UsageError, parse, usage_error
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.executors import LocalExecutor
+    from bench.plan import Comparison
+    from bench.records import Record, Run
+    from fixedbias.datasets import Located
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the driver.
+
+    Args:
+        argv: The command line, without the program's name.
+
+    Returns:
+        The exit status: 0, 1 if a comparison failed, 2 for bad input, 130 if interrupted.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parse(argv)
+        if options.dry_run:
+            return _print_plan(options)
+        return _drive(options, argv)
+    except UsageError as error:
+        return usage_error(error)
+
+
+def _print_plan(options: Options) -> int:
+    from bench.plan import make_plan
+
+    plan = make_plan(options, [options.device], options.data, None)
+    for comparison in plan:
+        print(comparison.cell)
+    arms = ", ".join((*options.arms, *options.layer))
+    print(
+        f"{len(plan)} comparisons of {arms}; per arm {options.seeds} trainings of "
+        f"{options.epochs} epochs, then up to {options.time_cap:g} s of timing"
+    )
+    return 0
+
+
+def _drive(options: Options, argv: list[str]) -> int:
+    from rich.console import Console
+
+    from bench.devices import find_devices
+    from bench.executors import LocalExecutor
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if options.resume is not None:
+        options = _as_started(options.resume)
+    located = _find_data(options)
+    if located.notice:
+        console.print(located.notice)
+    devices = find_devices(options.device)
+    folder, plan = _open_run(options, argv, devices, located)
+    console.print(f"{len(plan)} comparisons on {', '.join(devices)}, {located.name}: {folder}")
+    with LocalExecutor(folder / "worker.log") as executor:
+        try:
+            _run(plan, folder, executor, options, console)
+        except KeyboardInterrupt:
+            console.print(f"interrupted; finish with: python -m bench.grid --resume {folder}")
+            return 130
+    return _show(folder, options, console)
+
+
+def _find_data(options: Options) -> "Located":
+    from fixedbias.datasets import DatasetError, find_dataset
+
+    try:
+        return find_dataset(options.data, options.data_dir)
+    except DatasetError as error:
+        raise UsageError(str(error)) from None
+
+
+def _open_run(
+    options: Options, argv: list[str], devices: list[str], located: "Located"
+) -> tuple[Path, list["Comparison"]]:
+    """The run's folder, with its header in it, and its plan."""
+    from bench.machine import describe_machine, git_commit
+    from bench.plan import make_plan
+    from bench.records import Run, new_run_folder, utc_now, write_run
+    from fixedbias.datasets import load_dataset
+
+    plan = make_plan(options, devices, located.name, located.data_dir)
+    if options.resume is not None:
+        return options.resume, plan
+    dataset = load_dataset(located.name, located.data_dir, download=False)
+    folder = new_run_folder(options.results, datetime.now())
+    write_run(
+        folder,
+        Run(
+            created=utc_now(),
+            argv=["python", "-m", "bench.grid", *argv],
+            options={name: _jsonable(value) for name, value in asdict(options).items()},
+            machine=describe_machine(),
+            git=git_commit(),
+            dataset={"name": dataset.name, "checksum": dataset.checksum},
+            seed=options.order_seed,
+            plan=[comparison.cell.key for comparison in plan],
+        ),
+    )
+    return folder, plan
+
+
+def _jsonable(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_started(folder: Path) -> Options:
+    """The options a run was started with."""
+    from bench.records import BadRecord, read_run
+
+    try:
+        run, _, _ = read_run(folder)
+    except (BadRecord, OSError) as error:
+        raise UsageError(f"--resume must name the folder of a run: {error}.") from None
+    stored = {
+        f.name: tuple(value) if isinstance(value := run.options[f.name], list) else value
+        for f in fields(Options)
+        if f.name in run.options
+    }
+    paths = {name: Path(stored[name]) for name in ("data_dir", "results") if stored.get(name)}
+    return replace(Options(**stored | paths), resume=folder, config=None)
+
+
+def _run(
+    plan: list["Comparison"],
+    folder: Path,
+    executor: "LocalExecutor",
+    options: Options,
+    console: "Console",
+) -> None:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from bench.board import write_board
+    from bench.records import read_run, write_record
+    from bench.report import comparison_line
+
+    _, records, problems = read_run(folder)
+    done = {record.key for record in records} | {problem.path.stem for problem in problems}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=len(plan))
+        for comparison in plan:
+            progress.update(task, description=str(comparison.cell))
+            if comparison.cell.key not in done:
+                record = _measure(comparison, executor, options.timeout)
+                write_record(folder, record)
+                write_board(folder, record)
+                progress.console.print(comparison_line(record, margin=options.margin))
+            progress.advance(task)
+
+
+def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float) -> "Record":
+    from bench.executors import WorkerDied
+    from bench.records import Record, utc_now
+    from bench.worker import measure
+
+    started = utc_now()
+    try:
+        record: Record = executor.call(measure, comparison, timeout=timeout)
+    except Exception as error:  # whatever it was, it costs this comparison and not the run
+        name = "" if isinstance(error, WorkerDied) else f"{type(error).__name__}: "
+        cell = comparison.cell
+        record = Record(
+            key=cell.key,
+            cell=vars(cell),
+            status="failed",
+            reason=f"{name}{error}",
+            started=started,
+            ended=utc_now(),
+        )
+    return record
+
+
+def _show(folder: Path, options: Options, console: "Console") -> int:
+    from bench.records import read_run
+    from bench.report import print_table
+    from bench.summary import summarise
+
+    _, records, problems = read_run(folder)
+    print_table(summarise(records, margin=options.margin), console)
+    for record in records:
+        if record.status == "failed":
+            console.print(f"{record.key}: failed, {record.reason}")
+    for problem in problems:
+        console.print(f"not read: {problem}")
+    console.print(f"records: {folder}")
+    failed = problems or any(record.status == "failed" for record in records)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

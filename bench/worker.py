@@ -1,0 +1,284 @@
+"""One comparison, measured in a process of its own."""
+
+import math
+import os
+import statistics
+import sys
+import threading
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from bench.arms import AGAIN, ARMS, REFERENCE, Arm, user_arms
+from bench.plan import Cell, Comparison
+from bench.records import Record, utc_now
+
+if TYPE_CHECKING:
+    import keras
+
+    from bench.engines import Data
+
+
+def start_worker(log: str) -> None:
+    """Sets up a new worker process, before TensorFlow is imported in it.
+
+    What TensorFlow, XLA or a crash writes to the terminal goes to the file `log` instead.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    # OpenBLAS's idle threads spin for some 30 ms by default, into the next arm's sample.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """A driver that is killed cannot stop its workers: they look whether it is still there."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def list_gpus() -> list[str]:
+    """Names of the GPUs that TensorFlow sees, in its order."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return [str(tf.config.experimental.get_device_details(g).get("device_name", g)) for g in gpus]
+
+
+def measure(comparison: Comparison) -> Record:
+    """Measures one cell: builds every arm alike, trains it for every seed, times it in rounds.
+
+    An arm that fails is recorded with what it raised, and the others go on; without the
+    reference there is no comparison, and the record is `failed`.
+    """
+    import keras
+    import tensorflow as tf
+
+    from bench.machine import held_back, process_memory, read_state, thread_settings
+
+    cell = comparison.cell
+    begun = time.perf_counter()
+    record: dict[str, Any] = {
+        "key": cell.key,
+        "cell": vars(cell),
+        "started": utc_now(),
+        "before": read_state(),
+    }
+    # Float32 means IEEE float32: TensorFloat-32 would round the operands of every product.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    keras.config.set_dtype_policy(cell.precision)
+    with tf.device(cell.device):
+        found = _measure(comparison)
+    record |= found
+    record["after"] = read_state()
+    record["notes"] = [*found["notes"], *held_back(record["before"], record["after"])]
+    record["extra"] |= {
+        "threads": thread_settings(),
+        "peak_memory_bytes": process_memory(),
+        "seconds": time.perf_counter() - begun,
+    }
+    keras.backend.clear_session()
+    failure = found["arms"][REFERENCE].get("error", "")
+    status = {"status": "failed", "reason": failure} if failure else {"status": "ok", "reason": ""}
+    return Record(**record | status, ended=utc_now())
+
+
+def _measure(comparison: Comparison) -> dict[str, Any]:
+    from bench.engines import burst_steps, prepare_data, training_burst
+    from bench.timing import Session, measure_rounds
+
+    cell = comparison.cell
+    data = prepare_data(cell.engine, _dataset(cell.data, comparison.data_dir))
+    registry = ARMS | user_arms(comparison.layer)
+    names = [*comparison.arms, *user_arms(comparison.layer)]
+    arms: dict[str, dict[str, Any]] = {}
+    bursts = {}
+    for name in [*names, AGAIN]:
+        try:
+            runner = _Runner(registry[REFERENCE if name == AGAIN else name], cell, data)
+            # A/A is about speed: the reference need not learn the task twice.
+            arms[name] = runner.train(
+                comparison.epochs, 0 if name == AGAIN else comparison.seeds
+            )
+            bursts[name] = training_burst(cell.engine, runner.model, data, cell.batch_size)
+            arms[name]["burst_compile_seconds"] = _warm(bursts[name])
+        except Exception as error:  # any layer may raise anything: it costs its own arm only
+            arms[name] = {"error": f"{type(error).__name__}: {error}"}
+            bursts.pop(name, None)
+    session = Session({})
+    ceiling: dict[str, Any] = {}
+    if REFERENCE in bursts:
+        session = measure_rounds(
+            bursts,
+            reference=REFERENCE,
+            compared=[name for name in bursts if name != REFERENCE],
+            seed=comparison.order_seed,
+            floor=comparison.floor,
+            halfwidth=comparison.halfwidth,
+            cap=comparison.time_cap,
+        )
+        steps = burst_steps(cell.batch_size, data.examples)
+        ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
+    for name, samples in session.samples.items():
+        arms[name]["samples"] = samples
+    return {
+        "arms": arms,
+        "order": session.order,
+        "stop": session.stop,
+        "notes": [f"{n}: {a['error']}" for n, a in arms.items() if "error" in a],
+        "extra": {
+            "repeats": session.repeats,
+            "short_rounds": session.short_rounds,
+            "rounds_missing": session.rounds_missing,
+            "timing_seconds": session.seconds,
+            "ceiling": ceiling,
+        },
+    }
+
+
+@lru_cache(maxsize=1)
+def _dataset(name: str, folder: str | None) -> Any:
+    from fixedbias.datasets import load_dataset
+
+    return load_dataset(name, folder, download=False)
+
+
+def build_model(arm: Arm, cell: Cell, seed: int) -> "keras.Model":
+    """The cell's network with hidden layers of this arm, compiled, from the kernels of `seed`.
+
+    Raises:
+        ValueError: A layer's output has not the shape (batch, units).
+    """
+    import keras
+
+    from fixedbias import bias_values, mlp
+
+    keras.utils.set_random_seed(seed)
+    biases = [bias_values(cell.bias, t, cell.units) for t in range(cell.layers - 1)]
+    common: dict[str, Any] = {"rescale": 1 / 255, "seed": seed}
+    model = mlp(cell.layers, cell.units, biases, hidden=arm.hidden, **common)
+    # Layers that choose their kernels themselves start from the others' kernels too.
+    start = mlp(cell.layers, cell.units, biases, hidden=ARMS[REFERENCE].hidden, **common)
+    for t, bias in enumerate(biases):
+        layer, other = model.get_layer(f"hidden_{t}"), start.get_layer(f"hidden_{t}")
+        if tuple(layer.output.shape) != (None, cell.units):
+            raise ValueError(
+                f"a hidden layer must give the shape (batch, {cell.units}). "
+                f"Received: {layer.output.shape} from {type(layer).__name__}"
+            )
+        kernel = getattr(layer, "kernel", None)
+        if kernel is not None and tuple(kernel.shape) == tuple(other.kernel.shape):
+            kernel.assign(other.kernel)
+        arm.prepare(layer, bias)
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=cell.engine != "fit",
+    )
+    return model
+
+
+class _Runner:
+    """One arm of a cell: trains it, again from the start for every seed, compiling once."""
+
+    def __init__(self, arm: Arm, cell: Cell, data: "Data") -> None:
+        self.arm, self.cell, self.data = arm, cell, data
+        self.model = build_model(arm, cell, 0)
+
+    def train(self, epochs: int, seeds: int) -> dict[str, Any]:
+        from bench.engines import train
+
+        what: dict[str, Any] = {"data": self.data, "batch_size": self.cell.batch_size}
+        histories, compile_seconds = [], math.nan
+        if seeds:
+            begin = time.perf_counter()
+            train(self.cell.engine, self.model, epochs=1, labels=self.data.noise, **what)
+            compile_seconds = time.perf_counter() - begin
+        for seed in range(seeds):
+            self.restart(seed)
+            histories.append(
+                train(self.cell.engine, self.model, epochs=epochs, seed=seed, **what)
+            )
+        if seeds:
+            compile_seconds -= statistics.median(s for h in histories for s in h["seconds"])
+        self.restart(0)  # what is timed starts alike in every arm, trained before or not
+        return {
+            "parameters": self.model.count_params(),
+            "trainable_parameters": sum(
+                math.prod(v.shape) for v in self.model.trainable_variables
+            ),
+            "compile_seconds": compile_seconds,
+            "input_seconds": self.data.input_seconds,
+            "histories": histories,
+            "accuracies": [history["val_accuracy"][-1] for history in histories],
+        }
+
+    def restart(self, seed: int) -> None:
+        """Weights and optimizer as a new model of this seed has them."""
+        fresh = build_model(self.arm, self.cell, seed)
+        self.model.set_weights(fresh.get_weights())
+        for model in (fresh, self.model):
+            model.optimizer.build(model.trainable_variables)
+        pairs = zip(self.model.optimizer.variables, fresh.optimizer.variables, strict=True)
+        for variable, value in pairs:
+            variable.assign(value)
+
+
+def _warm(burst: Any) -> float:
+    """Runs a burst twice; what the first took longer than the second was compiling."""
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        burst.wait(burst.launch())
+        seconds.append(time.perf_counter() - begin)
+    return max(0.0, seconds[0] - seconds[1])
+
+
+def _ceiling(cell: Cell, reference: Any, steps: int, comparison: Comparison) -> dict[str, Any]:
+    """Times the bare products beside the reference arm, in rounds of their own.
+
+    Apart from the arms' rounds, so that no library's threads disturb what is compared.
+    """
+    from bench.ceilings import ceiling_bursts, step_products
+    from bench.timing import measure_rounds
+
+    products = step_products(cell.layers, cell.units, cell.batch_size)
+    dtype = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}.get(
+        cell.precision, "float32"
+    )
+    bursts = ceiling_bursts(
+        products,
+        cell.batch_size,
+        steps,
+        device="cpu" if cell.device == "cpu" else "gpu",
+        dtype=dtype,
+    )
+    for burst in bursts.values():
+        _warm(burst)
+    session = measure_rounds(
+        {REFERENCE: reference, **bursts},
+        reference=REFERENCE,
+        compared=list(bursts),
+        seed=comparison.order_seed,
+        floor=comparison.floor,
+        halfwidth=5 * comparison.halfwidth,
+        cap=min(5.0, comparison.time_cap / 4),
+        min_rounds=10,
+    )
+    return {
+        "samples": session.samples,
+        "order": session.order,
+        "flops_per_example": sum(p.flops for p in products) / cell.batch_size,
+    }

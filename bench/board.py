@@ -1,6 +1,8 @@
 """TensorBoard files, written from a record: `tensorboard --logdir results` shows every run."""
 
+from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.records import Record
@@ -18,34 +20,33 @@ def write_board(folder: Path, record: Record) -> None:
     """
     for name, arm in record.arms.items():
         if arm.get("histories"):
-            _write_arm(folder / "board" / record.key / name, arm["histories"][0], arm)
+            _write_arm(folder / "board" / record.key / name, arm, record.started)
 
 
-def _write_arm(folder: Path, history: dict[str, list[float]], arm: dict[str, Any]) -> None:
+def _write_arm(folder: Path, arm: dict[str, Any], started: str) -> None:
     # Imported late: only a run that has something to show pays for it.
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.plugins.scalar.summary import scalar_pb
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+    history = arm["histories"][0]
     tags = {
         "loss/train": history["loss"],
         "loss/test": history.get("val_loss", []),
         "accuracy/train": history.get("accuracy", []),
         "accuracy/test": history.get("val_accuracy", []),
-        "seconds per epoch": history.get("seconds", []),
+        "seconds per epoch": history["seconds"],
     }
     writer = EventFileWriter(str(folder))
-    elapsed = 0.0
-    for epoch in range(len(history["loss"])):
-        # The time axis is the time spent training, so that curves can be compared over it.
-        elapsed += history["seconds"][epoch]
-        for tag, values in tags.items():
-            if values:
-                summary = scalar_pb(tag, values[epoch])
-                writer.add_event(Event(step=epoch + 1, summary=summary, wall_time=elapsed))
-    if arm.get("samples"):
-        from statistics import median
 
-        speed = scalar_pb("examples per second", 1 / median(arm["samples"]))
-        writer.add_event(Event(step=len(history["loss"]), summary=speed, wall_time=elapsed))
+    def write(tag: str, value: float, epoch: int) -> None:
+        # The time axis is the time spent training, so that arms can be compared over it.
+        moment = datetime.fromisoformat(started).timestamp() + sum(history["seconds"][:epoch])
+        writer.add_event(Event(step=epoch, wall_time=moment, summary=scalar_pb(tag, value)))
+
+    for tag, values in tags.items():
+        for epoch, value in enumerate(values, start=1):
+            write(tag, value, epoch)
+    if arm.get("samples"):
+        write("examples per second", 1 / median(arm["samples"]), len(history["loss"]))
     writer.close()

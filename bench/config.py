@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bench.arms import ARMS
+from bench.arms import ARMS, user_arms
 from fixedbias.biases import bias_values
 
 Engine = Literal["compiled", "fit", "fit-xla"]
@@ -36,7 +36,7 @@ class Options:
     """Depths: layers with weights, the output layer counted."""
     units: tuple[int, ...] = (64, 128, 256)
     """Widths: units of every hidden layer."""
-    batch_size: tuple[int, ...] = (128,)
+    batch_size: tuple[int, ...] = (32,)
     """Examples in a training step."""
     epochs: int = 5
     """Epochs of every full training."""
@@ -51,7 +51,7 @@ class Options:
     """What drives training: compiled (whole epochs inside XLA), fit (Keras, XLA off), fit-xla."""
     precision: tuple[Precision, ...] = ("float32",)
     """Precision policies."""
-    bias: tuple[str, ...] = ("ramp",)
+    bias: tuple[str, ...] = ("constant",)
     """Bias presets: zeros, constant, ramp, linspace, uniform, normal, decreasing or file:PATH,
     with settings as in constant:value=0.5."""
     data: str = "auto"
@@ -83,9 +83,7 @@ class Options:
     """Seed of the order of the arms within the timing rounds."""
 
 
-_QUICK = Options(
-    layers=(2, 3), units=(64, 128), epochs=1, seeds=1, time_cap=6.0, halfwidth=0.02, quick=True
-)
+_QUICK = Options(layers=(2, 3), units=(64, 128), epochs=1, seeds=1, time_cap=6.0, halfwidth=0.02)
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -175,6 +173,10 @@ def _check(options: Options) -> None:
                 f"--arms must be among {_words(ARMS)}; for a layer of your own use --layer. "
                 f"Received: {arm}."
             )
+    try:
+        user_arms(options.layer)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
     kind, _, index = options.device.partition(":")
     if options.device not in ("cpu", "gpu", "all", "auto") and not (
         kind == "gpu" and index.isdecimal()

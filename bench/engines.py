@@ -58,9 +58,20 @@ def burst_steps(batch_size: int, examples: int) -> int:
     return min(steps, -(-examples // batch_size))
 
 
-def training_burst(engine: str, model: keras.Model, data: Data, batch_size: int) -> Burst:
-    """What is timed of an arm: training steps on the real images, with labels that mean nothing."""
-    examples = min(burst_steps(batch_size, data.examples) * batch_size, data.examples)
+def training_burst(
+    engine: str, model: keras.Model, data: Data, batch_size: int, examples: int | None = None
+) -> Burst:
+    """What is timed of an arm: training on the real images, with labels that mean nothing.
+
+    Args:
+        engine: Drives the training.
+        model: A compiled model.
+        data: From `prepare_data` for this engine.
+        batch_size: Examples in a step.
+        examples: Examples in a burst; by default those of `burst_steps` steps.
+    """
+    if examples is None:
+        examples = min(burst_steps(batch_size, data.examples) * batch_size, data.examples)
     chosen = np.random.default_rng(0).permutation(data.examples)[:examples].astype("int32")
     x, _ = data.train
     if engine == "compiled":

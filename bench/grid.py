@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.executors import LocalExecutor
     from bench.plan import Comparison
-    from bench.records import Record, Run
+    from bench.records import Record
     from fixedbias.datasets import Located
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command line, without the program's name.
 
     Returns:
-        The exit status: 0, 1 if a comparison failed, 2 for bad input, 130 if interrupted.
+        The exit status: 0, 1 if a comparison or an arm failed, 2 for bad input, 130 if interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -62,15 +62,17 @@ def _drive(options: Options, argv: list[str]) -> int:
         options = _as_started(options.resume)
     located = _find_data(options)
     if located.notice:
-        console.print(located.notice)
+        console.print(located.notice, soft_wrap=True)
     devices = find_devices(options.device)
     folder, plan = _open_run(options, argv, devices, located)
-    console.print(f"{len(plan)} comparisons on {', '.join(devices)}, {located.name}: {folder}")
+    what = f"{len(plan)} comparisons on {', '.join(devices)}, {located.name}"
+    console.print(f"{what}: {folder}", soft_wrap=True)
     with LocalExecutor(folder / "worker.log") as executor:
         try:
             _run(plan, folder, executor, options, console)
         except KeyboardInterrupt:
-            console.print(f"interrupted; finish with: python -m bench.grid --resume {folder}")
+            resume = f"python -m bench.grid --resume {folder}"
+            console.print(f"interrupted; what is done is kept, finish with: {resume}")
             return 130
     return _show(folder, options, console)
 
@@ -126,13 +128,12 @@ def _as_started(folder: Path) -> Options:
         run, _, _ = read_run(folder)
     except (BadRecord, OSError) as error:
         raise UsageError(f"--resume must name the folder of a run: {error}.") from None
-    stored = {
-        f.name: tuple(value) if isinstance(value := run.options[f.name], list) else value
-        for f in fields(Options)
-        if f.name in run.options
-    }
-    paths = {name: Path(stored[name]) for name in ("data_dir", "results") if stored.get(name)}
-    return replace(Options(**stored | paths), resume=folder, config=None)
+    stored: dict[str, Any] = {}
+    for name, value in run.options.items():
+        stored[name] = tuple(value) if isinstance(value, list) else value
+        if name in ("data_dir", "results") and value is not None:
+            stored[name] = Path(value)
+    return Options(**stored | {"resume": folder, "config": None})
 
 
 def _run(
@@ -165,8 +166,13 @@ def _run(
             if comparison.cell.key not in done:
                 record = _measure(comparison, executor, options.timeout)
                 write_record(folder, record)
-                write_board(folder, record)
-                progress.console.print(comparison_line(record, margin=options.margin))
+                line = comparison_line(record, margin=options.margin)
+                progress.console.print(line, soft_wrap=True)
+                try:
+                    # In the worker, because TensorBoard's writer imports TensorFlow.
+                    executor.call(write_board, folder, record, timeout=120)
+                except Exception as error:  # the record is safe, and the run goes on
+                    progress.console.print(f"no TensorBoard files: {error}", soft_wrap=True)
             progress.advance(task)
 
 
@@ -201,12 +207,13 @@ def _show(folder: Path, options: Options, console: "Console") -> int:
     print_table(summarise(records, margin=options.margin), console)
     for record in records:
         if record.status == "failed":
-            console.print(f"{record.key}: failed, {record.reason}")
+            console.print(f"{record.key}: failed, {record.reason}", soft_wrap=True)
     for problem in problems:
-        console.print(f"not read: {problem}")
+        console.print(f"not read: {problem}", soft_wrap=True)
     console.print(f"records: {folder}")
-    failed = problems or any(record.status == "failed" for record in records)
-    return 1 if failed else 0
+    failed = any("error" in arm for record in records for arm in record.arms.values())
+    failed |= any(record.status == "failed" for record in records)
+    return 1 if failed or problems else 0
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def read_state() -> dict[str, Any]:
     stopped = _cgroup("cpu.stat", r"throttled_usec (\d+)")
     return {
         "unix_time": time.time(),
-        "load": list(_try(os.getloadavg) or ()) or None,
+        "load": _try(lambda: list(os.getloadavg())),
         "cpu_mhz": [min(cores), sum(cores) / len(cores), max(cores)] if cores else None,
         "cpu_throttles": sum(map(int, counts)) if counts else None,
         "cpu_steal_seconds": _try(lambda: psutil.cpu_times().steal),
@@ -131,7 +131,6 @@ def held_back(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     ... )
     ['CPU cores taken by other guests of this host for 2.50 s of 10 s']
     """
-    elapsed = after.get("unix_time", 0) - before.get("unix_time", 0)
     notes = []
 
     def growth(name: str, old: dict[str, Any], new: dict[str, Any]) -> float:
@@ -142,6 +141,7 @@ def held_back(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         if (grown := growth(name, old, new)) > elapsed / 100:
             notes.append(f"{words} for {grown:.2f} s of {elapsed:.0f} s")
 
+    elapsed = growth("unix_time", before, after)
     compare("cpu_steal_seconds", "CPU cores taken by other guests of this host", before, after)
     compare("cpu_quota_seconds", "CPU cores stopped by the container's limit", before, after)
     if (heat := growth("cpu_throttles", before, after)) > 0:

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.arms import AGAIN, REFERENCE
 from bench.plan import Cell
 from bench.records import Record
 from bench.summary import Row, summarise
+from bench.verdicts import Ratio
 
 
 def comparison_line(record: Record, *, margin: float) -> str:
@@ -32,40 +35,70 @@ def comparison_line(record: Record, *, margin: float) -> str:
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """The table over layers x units, with a column for every other axis that varies."""
-    axes = ("data", "device", "engine", "precision", "bias", "batch_size")
-    varying = [a for a in axes if len({row.cell[a] for row in rows}) > 1]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in varying:
-        table.add_column(name.replace("_size", ""))
-    for name in ("T", "units"):
-        table.add_column(name, justify="right")
-    table.add_column("arm")
-    for name in ("ex/s", "x dense", "[low, high]"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for name in ("accuracy", "diff. pp", "ceiling"):
-        table.add_column(name, justify="right", no_wrap=True)
-    last = None
-    for row in rows:
-        place = [str(row.cell[a]) for a in (*varying, "layers", "units")]
-        table.add_row(
-            *([""] * len(place) if place == last else place),
-            row.arm,
-            _rate(row.examples_per_second),
-            f"{row.ratio.estimate:.3f}" if row.ratio else "",
-            f"[{row.ratio.low:.3f}, {row.ratio.high:.3f}]".replace("[", r"\[") if row.ratio else "",
-            "failed" if math.isnan(row.examples_per_second) else str(row.verdict or ""),
-            _percent(row.accuracy, 2),
-            f"{100 * row.difference.estimate:+.2f}" if row.difference else "",
-            _percent(row.ceiling, 0),
+    """The table over layers x units, one for every combination of the other axes."""
+    # Eighty columns at least, also where a pipe or a small window says less: cut numbers mislead.
+    console.width = max(console.width, 80)
+    for place, group in groupby(rows, key=_place):
+        table = Table(
+            *(Column(name, justify=side, no_wrap=True) for name, side in _COLUMNS),
+            title=place,
+            title_justify="left",
+            box=None,
+            padding=(0, 1, 0, 0),
+            header_style="bold",
         )
-        last = place
-    console.print(table)
+        last = None
+        for row in group:
+            cell = str(row.cell["layers"]), str(row.cell["units"])
+            table.add_row(*(("", "") if cell == last else cell), row.arm, *_numbers(row))
+            last = cell
+        console.print(table)
+        console.print()
     for row in rows:
         for flag in row.flags:
-            where = f"T={row.cell['layers']} units={row.cell['units']} {row.arm}"
-            console.print(f"{where}: {flag}", markup=False, highlight=False)
+            console.print(
+                f"{_place(row)}, T={row.cell['layers']} units={row.cell['units']} ", end=""
+            )
+            console.print(f"{row.arm}: {flag}")
+
+
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("T", "right"),
+    ("units", "right"),
+    ("arm", "left"),
+    ("ex/s", "right"),
+    ("x dense", "right"),
+    ("", "right"),
+    ("verdict", "left"),
+    ("acc.", "right"),
+    ("diff.", "right"),
+    ("ceil.", "right"),
+)
+
+
+def _place(row: Row) -> str:
+    cell = row.cell
+    axes = ("data", "device", "engine", "precision", "bias")
+    return f"{', '.join(str(cell[name]) for name in axes)}, batch {cell['batch_size']}"
+
+
+def _numbers(row: Row) -> tuple[str, ...]:
+    timed = not math.isnan(row.examples_per_second)
+    return (
+        _rate(row.examples_per_second),
+        f"{row.ratio.estimate:.3f}" if row.ratio else "",
+        # Not a share of the estimate: the interval need not be symmetric about it.
+        _interval(row.ratio) if row.ratio else "",
+        (str(row.verdict) if row.verdict else "") if timed else "failed",
+        _percent(row.accuracy, 2),
+        f"{100 * row.difference.estimate:+.2f}" if row.difference else "",
+        _percent(row.ceiling, 0),
+    )
+
+
+def _interval(ratio: Ratio) -> str:
+    # Five rounds or fewer say nothing: their interval has no ends.
+    return f"{ratio.low:.3f}-{ratio.high:.3f}" if math.isfinite(ratio.high) else "too few"
 
 
 def _rate(value: float) -> str:
@@ -75,4 +108,4 @@ def _rate(value: float) -> str:
 
 
 def _percent(value: float, digits: int) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.{digits}f} %"
+    return "" if math.isnan(value) else f"{100 * value:.{digits}f}%"

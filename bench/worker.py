@@ -108,9 +108,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         try:
             runner = _Runner(registry[REFERENCE if name == AGAIN else name], cell, data)
             # A/A is about speed: the reference need not learn the task twice.
-            arms[name] = runner.train(
-                comparison.epochs, 0 if name == AGAIN else comparison.seeds
-            )
+            arms[name] = runner.train(comparison.epochs, 0 if name == AGAIN else comparison.seeds)
             bursts[name] = training_burst(cell.engine, runner.model, data, cell.batch_size)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
         except Exception as error:  # any layer may raise anything: it costs its own arm only
@@ -208,17 +206,13 @@ class _Runner:
             compile_seconds = time.perf_counter() - begin
         for seed in range(seeds):
             self.restart(seed)
-            histories.append(
-                train(self.cell.engine, self.model, epochs=epochs, seed=seed, **what)
-            )
+            histories.append(train(self.cell.engine, self.model, epochs=epochs, seed=seed, **what))
         if seeds:
             compile_seconds -= statistics.median(s for h in histories for s in h["seconds"])
         self.restart(0)  # what is timed starts alike in every arm, trained before or not
         return {
             "parameters": self.model.count_params(),
-            "trainable_parameters": sum(
-                math.prod(v.shape) for v in self.model.trainable_variables
-            ),
+            "trainable_parameters": sum(math.prod(v.shape) for v in self.model.trainable_variables),
             "compile_seconds": compile_seconds,
             "input_seconds": self.data.input_seconds,
             "histories": histories,

@@ -26,6 +26,8 @@ import numpy as np
 
 
 def _rng(t: int, seed: float) -> np.random.Generator:
+    if not float(seed).is_integer():
+        raise ValueError("seed must be a whole number")
     return np.random.default_rng([int(seed), t])
 
 
@@ -85,8 +87,8 @@ def bias_values(preset: str, t: int, units: int) -> np.ndarray:
         float32 array of shape `(units,)`.
 
     Raises:
-        ValueError: The preset or a setting is unknown, not a finite number or out of range,
-            or the file does not hold this layer's bias.
+        ValueError: `t` or `units` is out of range, the preset or a setting is unknown, not a
+            finite number or out of range, or the file does not hold this layer's bias.
 
     Example:
 
@@ -95,6 +97,11 @@ def bias_values(preset: str, t: int, units: int) -> np.ndarray:
     >>> bias_values("constant:value=0.5", 0, 2)
     array([0.5, 0.5], dtype=float32)
     """
+    if t < 0 or units < 1:
+        raise ValueError(
+            "`t` must be 0 or more and `units` a positive integer. "
+            f"Received: t={t!r}, units={units!r}"
+        )
     name, _, settings = preset.partition(":")
     if name == "file":
         values = _from_file(Path(settings), t, units)
@@ -131,7 +138,8 @@ def _from_rule(preset: str, name: str, settings: str, t: int, units: int) -> np.
                 f"{' or '.join(allowed) or '(it has none)'}. Received: preset={preset!r}"
             )
     try:
-        return rule(t, units, **given)
+        with np.errstate(over="ignore", invalid="ignore"):  # `bias_values` looks for the result
+            return rule(t, units, **given)
     except (ValueError, OverflowError) as error:  # low above high, negative seed or stddev
         raise ValueError(
             f"The settings of a bias preset must be in range. Received: preset={preset!r} ({error})"
@@ -140,9 +148,10 @@ def _from_rule(preset: str, name: str, settings: str, t: int, units: int) -> np.
 
 def _from_file(path: Path, t: int, units: int) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             values = np.asarray(arrays[str(t)])
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
+    # A `.npy` file gives an array, which is no context manager.
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
         raise ValueError(
             f"A bias file must be a readable .npz file with one array per hidden layer, "
             f"keys 0, 1, ... Received: {path}, without an array {t}"

@@ -1,6 +1,7 @@
 """A whole epoch of training, or of evaluation, as one XLA program."""
 
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -48,11 +49,12 @@ class EpochProgram:
         self._train = compiled(partial(_train_epoch, weakref.proxy(model)))
         self._evaluate = compiled(partial(_evaluate, weakref.proxy(model)))
 
-    def train(self, data: tuple, order: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
+    def train(self, data: Any, order: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
         """Trains on the examples that `order` names, in that order.
 
         Args:
-            data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`: tensors, or nests of tensors,
+            data: What the model's step takes, `(x, y)` as a rule (in general what
+                `keras.utils.pack_x_y_sample_weight` gives): tensors, or nests of tensors,
                 whose first axis counts the examples.
             order: Integer tensor of shape `(examples to train on,)`: indices into `data`.
             batch_size: Examples in a step.
@@ -64,7 +66,7 @@ class EpochProgram:
         result: dict[str, tf.Tensor] = self._train(data, order, batch_size)
         return result
 
-    def evaluate(self, data: tuple, batch_size: int) -> dict[str, tf.Tensor]:
+    def evaluate(self, data: Any, batch_size: int) -> dict[str, tf.Tensor]:
         """The model's metrics over all of `data`, as `model.evaluate` computes them."""
         result: dict[str, tf.Tensor] = self._evaluate(data, batch_size)
         return result
@@ -78,75 +80,88 @@ def device_data(data: Any) -> Any:
     """
 
     def put(array: Any) -> Any:
-        if array is None:
-            return None
         tensor = tf.convert_to_tensor(array)
         return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
-    return keras.tree.map_structure(put, data, none_is_leaf=True)
+    return map_arrays(put, data)
 
 
-def build(model: keras.Model, data: tuple) -> None:
-    """Creates every variable that training needs, on one example.
+def build(model: keras.Model, data: Any) -> None:
+    """Creates every variable that training needs: weights, optimizer state and metrics.
 
-    XLA cannot create variables inside a compiled loop. Nothing is trained and no random
-    number is drawn: the example passes forward only, in inference mode.
+    As in `fit`, tracing a step creates them, so nothing is trained and no random number is
+    drawn. It comes first, on its own, so that the program resets every metric.
     """
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(_rows(data, slice(0, 1)))
-    standard = type(model).train_step is keras.Model.train_step
-    if standard or not model.built:
-        y_pred = model(x, training=False)
-    if standard:
-        model.compute_loss(x, y, y_pred, sample_weight)
-        model.compute_metrics(x, y, y_pred, sample_weight)
-        model.reset_metrics()
-    model.optimizer.build(model.trainable_variables)
+    batch = map_arrays(lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), data)
+    tf.function(model.train_step, autograph=False).get_concrete_function(batch)
 
 
-def _rows(data: Any, rows: slice) -> Any:
-    return keras.tree.map_structure(lambda tensor: tensor[rows], data)
+def count_examples(data: Any) -> int:
+    return next(int(array.shape[0]) for array in keras.tree.flatten(data) if array is not None)
+
+
+def map_arrays(function: Callable[[Any], Any], data: Any) -> Any:
+    """A nest's arrays mapped, its `None` left."""
+    return keras.tree.map_structure(lambda leaf: None if leaf is None else function(leaf), data)
 
 
 def _train_epoch(
-    model: keras.Model, data: tuple, order: tf.Tensor, batch_size: int
+    model: keras.Model, data: Any, order: tf.Tensor, batch_size: int
 ) -> dict[str, tf.Tensor]:
-    def step(indices: tf.Tensor) -> None:
-        model.train_step(keras.tree.map_structure(lambda tensor: tf.gather(tensor, indices), data))
+    def batch(start: Any, size: int) -> Any:
+        indices = tf.slice(order, [start], [size])
+        return map_arrays(lambda tensor: tf.gather(tensor, indices), data)
 
-    model.reset_metrics()
-    steps, rest = divmod(order.shape[0], batch_size)
-    _repeat(steps, lambda i: step(tf.slice(order, [i * batch_size], [batch_size])))
-    if rest:
-        step(order[steps * batch_size :])
-    metrics: dict[str, tf.Tensor] = model.get_metrics_result()
-    return metrics
+    return _run(model, "train_step", batch, order.shape[0], batch_size)
 
 
-def _evaluate(model: keras.Model, data: tuple, batch_size: int) -> dict[str, tf.Tensor]:
-    def batch(i: tf.Tensor) -> Any:
+def _evaluate(model: keras.Model, data: Any, batch_size: int) -> dict[str, tf.Tensor]:
+    def batch(start: Any, size: int) -> Any:
         # `tf.slice` and not t[a:b], whose length XLA would not know.
-        return keras.tree.map_structure(
-            lambda t: tf.slice(
-                t, [i * batch_size, *[0] * (t.shape.rank - 1)], [batch_size, *t.shape[1:]]
-            ),
-            data,
+        return map_arrays(
+            lambda t: tf.slice(t, [start, *[0] * (t.shape.rank - 1)], [size, *t.shape[1:]]), data
         )
 
-    model.reset_metrics()
-    steps, rest = divmod(keras.tree.flatten(data)[0].shape[0], batch_size)
-    _repeat(steps, lambda i: model.test_step(batch(i)))
-    if rest:
-        model.test_step(_rows(data, slice(steps * batch_size, None)))
-    metrics: dict[str, tf.Tensor] = model.get_metrics_result()
-    return metrics
+    return _run(model, "test_step", batch, count_examples(data), batch_size)
 
 
-def _repeat(steps: int, body: Any) -> None:
-    """Runs `body(i)` for i = 0 ... steps - 1 inside the program being traced."""
+def _run(
+    model: keras.Model,
+    step_name: str,
+    batch: Callable[[Any, int], Any],
+    examples: int,
+    batch_size: int,
+) -> dict[str, tf.Tensor]:
+    """Runs the model's step on every batch, inside the program being traced.
 
-    def run(i: tf.Tensor) -> tf.Tensor:
-        body(i)
+    Returns what `fit` reports: the model's metrics or, where a step of the user's own returns
+    something else, what its last call returned. That call is then kept out of the loop.
+    """
+
+    def step(start: Any, size: int) -> Any:
+        # Keras sees a batch of unknown size, as in `fit`: some of it looks at the static shape,
+        # the mean loss of every output for one. XLA sees the true shape.
+        examples = map_arrays(
+            lambda t: tf.raw_ops.PlaceholderWithDefault(input=t, shape=[None, *t.shape[1:]]),
+            batch(start, size),
+        )
+        return getattr(model, step_name)(examples)
+
+    own = any(
+        getattr(getattr(model, name), "__func__", None) is not getattr(keras.Model, name)
+        for name in (step_name, "compute_metrics")
+    )
+    in_loop = (examples - 1 if own else examples) // batch_size
+    done = in_loop * batch_size
+
+    def body(i: tf.Tensor) -> tf.Tensor:
+        step(i * batch_size, batch_size)
         return i + 1
 
-    if steps:
-        tf.while_loop(lambda i: i < steps, run, [0], maximum_iterations=steps)
+    model.reset_metrics()
+    if in_loop:
+        tf.while_loop(lambda i: i < in_loop, body, [0], maximum_iterations=in_loop)
+    logs = step(done, examples - done) if examples > done else {}
+    metrics = model.get_metrics_result()
+    result: dict[str, tf.Tensor] = logs if own and set(logs) != set(metrics) else metrics
+    return result

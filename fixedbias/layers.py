@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-BiasLike = float | Sequence[float] | np.ndarray | keras.initializers.Initializer | str | dict
+BiasLike: TypeAlias = (
+    float | Sequence[float] | np.ndarray | keras.initializers.Initializer | str | dict
+)
 
 
 @keras.saving.register_keras_serializable(package="fixedbias")
@@ -21,8 +23,8 @@ class FixedBiasDense(keras.layers.Layer):
     toggle, weight decay, cloning, saving or loading changes it.
 
     The kernel comes before the bias in `weights`, as in `Dense`, so `get_weights()` and
-    `set_weights()` move weights between the two layers. `set_weights()` is the one way to
-    change the bias later: by hand.
+    `set_weights()` move weights between the two layers. Only by hand can the bias be changed
+    later: with `set_weights()`, or `load_weights()` from another model's file.
 
     Where it does not help: a frozen bias saves the bias gradient (one reduction over the
     batch) and one small optimizer update, under 0.1 % of a layer's arithmetic for 784 inputs.
@@ -40,8 +42,9 @@ class FixedBiasDense(keras.layers.Layer):
         kernel_constraint: Constraint on the kernel.
         activity_regularizer: Regularizer of the output.
         jit_compile: Whether a call of the layer on its own (eagerly) runs as one function
-            compiled by XLA. Inside an outer `tf.function`, and so inside `fit`, the layer
-            becomes part of that function, which decides for the whole.
+            compiled by XLA, anew for every shape of the input. Inside an outer `tf.function`,
+            and so inside `fit`, the layer becomes part of that function, which decides for the
+            whole.
         **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer. Under a mixed
             precision policy kernel and bias are stored as float32 and cast for the
             computation.
@@ -88,11 +91,19 @@ class FixedBiasDense(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.jit_compile = bool(jit_compile)
-        # A partial of its own for every layer, because TensorFlow counts retraces by code
-        # object: one method shared by many layers would set off its retracing warning.
-        self._compiled = tf.function(partial(_dense, self.activation), jit_compile=True)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.supports_masking = True
+
+    @property
+    def activation(self) -> Callable:
+        return self._activation
+
+    @activation.setter
+    def activation(self, activation: Callable) -> None:
+        self._activation = activation
+        # A partial of its own for every layer, because TensorFlow counts retraces by code
+        # object: one method shared by many layers would set off its retracing warning.
+        self._compiled = tf.function(partial(_dense, activation), jit_compile=True)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         inputs = input_shape[-1]
@@ -123,10 +134,11 @@ class FixedBiasDense(keras.layers.Layer):
         # Weights enter as arguments, not by capture: the same function then serves
         # `stateless_call`, where other values stand in for the layer's own.
         weights = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
-        if self.jit_compile and tf.executing_eagerly():
+        if self.jit_compile and tf.executing_eagerly() and isinstance(inputs, tf.Tensor):
             return self._compiled(inputs, *weights)
         # Inside an outer function the outer one decides. An XLA island in a function that
-        # is not compiled as a whole took 1.5 to 1.8 times as long per training step.
+        # is not compiled as a whole took 1.5 to 1.8 times as long per training step. XLA has
+        # no sparse tensors.
         return _dense(self.activation, inputs, *weights)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -155,10 +167,12 @@ def _dense(activation: Callable, inputs: Any, kernel: Any, bias: Any) -> Any:
 def _bias_values(bias: BiasLike, units: int, dtype: str, compute_dtype: str) -> np.ndarray:
     """The bias as a vector of `units` numbers, or an error that says what is wrong with it."""
     if isinstance(bias, str | dict) or callable(bias):
-        bias = keras.ops.convert_to_numpy(keras.initializers.get(bias)((units,), dtype=dtype))
+        bias = keras.initializers.get(bias)((units,), dtype=dtype)
     try:
-        given = np.asarray(bias)
-        wide = given.astype("float64") if given.dtype.kind in "iuf" else None
+        given: np.ndarray = np.asarray(bias)
+        # Not `dtype.kind`, which does not know bfloat16 for a number.
+        number = given.dtype != bool and np.can_cast(given.dtype, "float64", "same_kind")
+        wide = given.astype("float64") if number else None
     except ValueError:  # ragged sequences
         wide = None
     if wide is None:

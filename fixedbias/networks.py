@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from fixedbias.biases import bias_values
 from fixedbias.layers import BiasLike, FixedBiasDense
@@ -50,8 +51,8 @@ def mlp(
         `(batch, classes)` in float32.
 
     Raises:
-        ValueError: `layers` is not a positive integer, or `biases` has another length than
-            `layers - 1`, or does not fit the layer.
+        ValueError: `layers` or `units` is not a positive integer, or `biases` has another
+            length than `layers - 1`, or does not fit the layer.
 
     Example:
 
@@ -61,8 +62,9 @@ def mlp(
     >>> sum(w.shape[0] for w in model.non_trainable_weights)
     256
     """
-    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"`layers` must be a positive integer. Received: layers={layers!r}")
+    for name, value in {"layers": layers, "units": units}.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     per_layer: Sequence[BiasLike]
     if isinstance(biases, str):
         per_layer = [bias_values(biases, t, units) for t in range(layers - 1)]
@@ -76,7 +78,7 @@ def mlp(
 
     def kernel_initializer(t: int) -> keras.initializers.Initializer:
         # 1,000,003 is prime and larger than any depth: no two (seed, t) of use collide.
-        return keras.initializers.GlorotUniform(None if seed is None else seed * 1_000_003 + t)
+        return keras.initializers.GlorotUniform(None if seed is None else int(seed) * 1_000_003 + t)
 
     inputs = keras.Input(input_shape, dtype=None if rescale is None else "uint8")
     x: Any = inputs if rescale is None else keras.layers.Rescaling(rescale)(inputs)

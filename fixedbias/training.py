@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fixedbias.epochs import EpochProgram, build, device_data
+from fixedbias.epochs import EpochProgram, build, count_examples, device_data, map_arrays
 
 _BATCH_HOOKS = (
     "on_batch_begin",
@@ -20,7 +20,8 @@ _BATCH_HOOKS = (
 )
 
 # The last program of every model, so that a second call need not compile again; a program is
-# out of date once `compile` has given the model another optimizer or other metrics.
+# out of date once `compile` has given the model another optimizer or other metrics. These are
+# referred to weakly, because a metric may refer to the model.
 _programs: weakref.WeakKeyDictionary[keras.Model, tuple[list, EpochProgram]] = (
     weakref.WeakKeyDictionary()
 )
@@ -30,7 +31,7 @@ def fit_compiled(
     model: keras.Model,
     x: Any,
     y: Any = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     epochs: int = 1,
     verbose: int | str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
@@ -60,10 +61,10 @@ def fit_compiled(
     Args:
         model: Any compiled Keras model whose step XLA can compile. A `train_step` or
             `test_step` of its own is honoured.
-        x, y: Arrays, tensors, or nests of them, whose first axis counts the examples.
-            Floating-point data is cast to `keras.config.floatx()`; integers stay as they
-            are, so images may stay uint8 (see `rescale` of `mlp`).
-        batch_size: Examples in a step.
+        x, y: Arrays, tensors, data frames, or nests of them, whose first axis counts the
+            examples. Floating-point data is cast to `keras.config.floatx()`; integers stay as
+            they are, so images may stay uint8 (see `rescale` of `mlp`).
+        batch_size: Examples in a step, 32 by default.
         epochs: Epoch to stop at, counted from 0 as in `fit`.
         verbose: 0 is silent, 1 or `"auto"` shows a bar, 2 a line per epoch.
         callbacks: Callbacks that act at epochs: `EarlyStopping`, `ModelCheckpoint`,
@@ -98,35 +99,41 @@ def fit_compiled(
     (['loss'], 3)
     """
     _check_model(model)
-    _check_positive(batch_size=batch_size)
-    if validation_batch_size is not None:
-        _check_positive(validation_batch_size=validation_batch_size)
+    batch_size = _positive("batch_size", 32 if batch_size is None else batch_size)
+    if validation_batch_size is None:
+        validation_batch_size = batch_size
+    validation_batch_size = _positive("validation_batch_size", validation_batch_size)
+    if shuffle == "batch":
+        raise ValueError("`shuffle` must be True or False. Received: shuffle='batch'")
+    if class_weight is not None and sample_weight is not None:
+        raise ValueError("Give `class_weight` or `sample_weight`. Received: both")
     _check_callbacks(callbacks)
-    if class_weight is not None:
-        if sample_weight is not None:
-            raise ValueError("Only one of `class_weight` and `sample_weight` can be given.")
-        sample_weight = _class_weights(y, class_weight)
 
-    data, examples = _check_data(x, y, sample_weight)
-    validation = None
+    arrays, held_out = _arrays(x, y, sample_weight), None
     if validation_data is not None:
-        validation, _ = _check_data(*keras.utils.unpack_x_y_sample_weight(validation_data))
+        held_out = _arrays(*keras.utils.unpack_x_y_sample_weight(validation_data))
     elif validation_split:
-        data, validation, examples = _split(data, examples, validation_split)
-    data, validation = device_data(data), device_data(validation)
+        arrays, held_out = _split(arrays, validation_split)
+    if class_weight is not None:  # these weigh the training alone
+        arrays = (*arrays[:2], _class_weights(arrays[1], class_weight))
+    examples = count_examples(arrays)
+    data = device_data(_pack(arrays))
+    validation = None if held_out is None else device_data(_pack(held_out))
     program = epoch_program(model, data, jit_compile)
     rng = np.random.default_rng(np.random.randint(2**32, dtype="uint64") if seed is None else seed)
     order = np.arange(examples, dtype="int32")
 
-    callback_list = keras.callbacks.CallbackList(
-        callbacks,
-        add_history=True,
-        add_progbar=verbose != 0,
-        verbose=verbose,
-        epochs=epochs,
-        steps=-(-examples // batch_size),
-        model=model,
-    )
+    callback_list: Any = callbacks
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        callback_list = keras.callbacks.CallbackList(
+            callbacks,
+            add_history=True,
+            add_progbar=verbose != 0,
+            verbose=verbose,
+            epochs=epochs,
+            steps=-(-examples // batch_size),
+            model=model,
+        )
     model.stop_training = False
     callback_list.on_train_begin()
     logs: dict[str, Any] = {}
@@ -137,20 +144,20 @@ def fit_compiled(
         logs = _python(program.train(data, tf.convert_to_tensor(order), batch_size))
         if validation is not None and _validates(epoch, validation_freq):
             callback_list.on_test_begin()
-            found = _python(program.evaluate(validation, validation_batch_size or batch_size))
+            found = _python(program.evaluate(validation, validation_batch_size))
             callback_list.on_test_end(found)
             logs |= {f"val_{name}": value for name, value in found.items()}
         callback_list.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
-    if epochs > 0:
+    if epochs > 0 and isinstance(model.optimizer, keras.optimizers.Optimizer):
         # Weights of an optimizer that keeps a moving average of them are set here.
         model.optimizer.finalize_variable_values(model.trainable_variables)
     callback_list.on_train_end(logs)
     return model.history
 
 
-def epoch_program(model: keras.Model, data: tuple, jit_compile: bool = True) -> EpochProgram:
+def epoch_program(model: keras.Model, data: Any, jit_compile: bool = True) -> EpochProgram:
     """The model's epoch program, the same one until `compile` is called again.
 
     Args:
@@ -158,18 +165,18 @@ def epoch_program(model: keras.Model, data: tuple, jit_compile: bool = True) -> 
         data: Resident data to build the model with, should it not be built (see `device_data`).
         jit_compile: As for `fit_compiled`.
     """
-    # `compile` makes a new loss tracker every time, so the metrics tell whether it was called.
-    state = [jit_compile, model.optimizer, *model.metrics] if model.built else []
-    known, program = _programs.get(model, (None, None))
-    if program is None or known is None or not _identical(known, state):
+    known, program = _programs.get(model, ([], None))
+    if program is None or known != _identity(model, jit_compile):
         build(model, data)
         program = EpochProgram(model, jit_compile=jit_compile)
-        _programs[model] = [jit_compile, model.optimizer, *model.metrics], program
+        _programs[model] = _identity(model, jit_compile), program
     return program
 
 
-def _identical(a: list, b: list) -> bool:
-    return len(a) == len(b) and all(p is q for p, q in zip(a, b, strict=True))
+def _identity(model: keras.Model, jit_compile: bool) -> list:
+    """Tells whether `compile` was called: it makes a new loss tracker every time."""
+    parts = [model.optimizer, *model.metrics]
+    return [jit_compile, *(weakref.ref(part) for part in parts if part is not None)]
 
 
 def _check_model(model: keras.Model) -> None:
@@ -187,19 +194,19 @@ def _check_model(model: keras.Model) -> None:
         )
 
 
-def _check_positive(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    return int(value)
 
 
 def _check_callbacks(callbacks: Any) -> None:
-    base = keras.callbacks.Callback
     for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
-        if callback is None or _acts_at_epochs(callback):
+        if callback is None:
             continue
+        idle = _idle_at_batches(callback)
         for hook in _BATCH_HOOKS:
-            if getattr(getattr(callback, hook), "__func__", None) is not getattr(base, hook):
+            if getattr(getattr(callback, hook), "__func__", None) is not getattr(idle, hook):
                 raise ValueError(
                     "Callbacks of `fit_compiled` can act at epochs only, because batches run "
                     f"inside XLA: use `model.fit` for this one, or move its `{hook}` to the "
@@ -207,39 +214,63 @@ def _check_callbacks(callbacks: Any) -> None:
                 )
 
 
-def _acts_at_epochs(callback: keras.callbacks.Callback) -> bool:
-    """Keras callbacks that have batch hooks but, set up like this, do nothing in them."""
+def _idle_at_batches(callback: keras.callbacks.Callback) -> type:
+    """The Keras class whose batch hooks do nothing when set up as this callback is."""
     match callback:
-        case keras.callbacks.ModelCheckpoint():
-            return bool(callback.save_freq == "epoch")
-        case keras.callbacks.TensorBoard():
-            return bool(callback.update_freq == "epoch" and not callback.profile_batch)
+        case keras.callbacks.ModelCheckpoint(save_freq="epoch"):
+            return keras.callbacks.ModelCheckpoint
+        # No public attribute tells whether it will profile batches.
+        case keras.callbacks.TensorBoard(update_freq="epoch", _should_trace=False):
+            return keras.callbacks.TensorBoard
         case keras.callbacks.ProgbarLogger():
-            return True
-    return False
+            return keras.callbacks.ProgbarLogger
+    return keras.callbacks.Callback
 
 
-def _check_data(x: Any, y: Any, sample_weight: Any) -> tuple[tuple, int]:
-    data = (x, y, sample_weight)
-    if sample_weight is None:
-        data = (x,) if y is None else (x, y)
-    arrays = [a for a in keras.tree.flatten(data) if a is not None]
-    for array in arrays:
-        if not getattr(array, "shape", None):
-            raise ValueError(
-                "`fit_compiled` takes arrays or tensors that fit in memory; for generators "
-                f"and `tf.data` use `model.fit`. Received: {type(array).__name__}"
-            )
-    lengths = {int(array.shape[0]) for array in arrays}
-    if len(lengths) != 1 or lengths == {0}:
+def _check_arrays(**data: Any) -> None:
+    lengths = []
+    for name, nest in data.items():
+        for array in keras.tree.flatten(nest):
+            if array is None:
+                continue
+            if not hasattr(array, "__array__") or not len(array.shape):
+                raise ValueError(
+                    "`fit_compiled` takes arrays or tensors that fit in memory, or nests of "
+                    "them; for lists of numbers call `np.array`, for generators, `tf.data` and "
+                    "sparse data use `model.fit`. "
+                    f"Received: {name} of {type(nest).__name__}, with {type(array).__name__}"
+                )
+            lengths.append(int(array.shape[0]))
+    if len(set(lengths)) != 1 or 0 in lengths:
         raise ValueError(
             "x, y and sample_weight must have the same number of examples, at least one. "
-            f"Received: {' and '.join(str(array.shape[0]) for array in arrays)}"
+            f"Received: {' and '.join(map(str, lengths)) or 'no data'}"
         )
-    return data, lengths.pop()
 
 
-def _split(data: tuple, examples: int, fraction: float) -> tuple[tuple, tuple, int]:
+def _arrays(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """The data as arrays, with weights for every output."""
+    _check_arrays(x=x, y=y, sample_weight=sample_weight)
+    if keras.tree.is_nested(y) and not keras.tree.is_nested(sample_weight):
+        sample_weight = keras.tree.map_structure(lambda _: sample_weight, y)
+
+    def array(data: Any) -> Any:
+        if not hasattr(data, "to_numpy"):
+            return data
+        values = data.to_numpy()  # a column of a data frame stays one, as in `fit`
+        return values[:, None] if values.ndim == 1 else values
+
+    arrays: tuple = keras.tree.map_structure(array, (x, y, sample_weight))
+    return arrays
+
+
+def _pack(arrays: tuple[Any, Any, Any]) -> Any:
+    """What the model's step takes, as `fit` passes it."""
+    return keras.tree.lists_to_tuples(keras.utils.pack_x_y_sample_weight(*arrays))
+
+
+def _split(arrays: tuple, fraction: float) -> tuple[tuple, tuple]:
+    examples = count_examples(arrays)
     cut = int(examples * (1 - fraction))
     if not 0 < cut < examples:
         raise ValueError(
@@ -248,20 +279,21 @@ def _split(data: tuple, examples: int, fraction: float) -> tuple[tuple, tuple, i
         )
 
     def part(rows: slice) -> tuple:
-        result: tuple = keras.tree.map_structure(lambda array: array[rows], data)
+        result: tuple = map_arrays(lambda array: array[rows], arrays)
         return result
 
-    return part(slice(None, cut)), part(slice(cut, None)), cut
+    return part(slice(None, cut)), part(slice(cut, None))
 
 
 def _class_weights(y: Any, class_weight: Mapping[int, float]) -> np.ndarray:
+    if y is None or keras.tree.is_nested(y):
+        raise ValueError("`class_weight` needs one array of classes. Received: y of another kind")
     classes = np.asarray(y)
-    if classes.ndim == 2 and classes.shape[1] > 1:
-        classes = classes.argmax(axis=1)
-    classes = classes.reshape(len(classes)).astype("int64")
-    table = np.ones(max([int(classes.max()), *class_weight]) + 1, keras.config.floatx())
-    table[list(class_weight)] = list(class_weight.values())
-    return table[classes]
+    if classes.ndim > 1:
+        classes = classes.argmax(axis=-1) if classes.shape[-1] > 1 else classes.squeeze(-1)
+    values, place = np.unique(np.round(classes).astype("int32"), return_inverse=True)
+    weights = np.array([class_weight.get(int(value), 1.0) for value in values])
+    return weights[place.reshape(classes.shape)]
 
 
 def _validates(epoch: int, frequency: int | Sequence[int]) -> bool:
@@ -270,8 +302,11 @@ def _validates(epoch: int, frequency: int | Sequence[int]) -> bool:
     return epoch + 1 in frequency
 
 
-def _python(metrics: dict[str, tf.Tensor]) -> dict[str, Any]:
-    return {
-        name: float(value) if value.shape.rank == 0 else value.numpy()
-        for name, value in metrics.items()
-    }
+def _python(logs: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in logs.items():
+        if isinstance(value, Mapping):
+            result |= _python(value)
+        else:
+            result[name] = float(value) if value.shape.rank == 0 else value.numpy()
+    return result

@@ -1,0 +1,89 @@
+"""Benchmarks of training the T = 3 network: one step, an epoch, and `fit_compiled` beside `fit`."""
+
+from functools import cache
+from typing import Any
+
+import keras
+import pytest
+import tensorflow as tf
+
+from bench.arms import ARMS
+from bench.ceilings import step_products
+from bench.conftest import ratio_info
+from bench.engines import prepare_data, training_burst
+from bench.plan import Cell
+from bench.timing import Burst, measure_rounds
+from bench.verdicts import paired_ratio
+from bench.worker import build_model
+from fixedbias.datasets import load_dataset
+from fixedbias.training import epoch_program
+
+LAYERS, EXAMPLES = 3, 30_000
+
+
+@cache
+def _data(engine: str) -> Any:
+    # Speed alone is measured here, so no data set is needed.
+    return prepare_data(engine, load_dataset(f"synthetic:{EXAMPLES}"))
+
+
+def _model(arm: str, units: int, batch_size: int, engine: str = "compiled") -> Any:
+    precision = keras.config.dtype_policy().name
+    cell = Cell(LAYERS, units, batch_size, precision, "cpu", engine, "ramp", "synthetic")
+    return build_model(ARMS[arm], cell, 0)
+
+
+def _dtype() -> str:
+    return str(keras.config.dtype_policy().compute_dtype)
+
+
+@pytest.mark.benchmark(group="training step")
+def test_step(race: Any, arm: str, precision: str, units: int) -> None:
+    batch_size = 128
+    model, data = _model(arm, units, batch_size), _data("compiled")
+    resident, order = (data.train[0], data.noise), tf.range(batch_size)
+    program = epoch_program(model, resident)
+    burst = Burst(
+        lambda: program.train(resident, order, batch_size)["loss"],
+        lambda loss: float(loss),
+        batch_size,
+    )
+    race(burst, step_products(LAYERS, units, batch_size), _dtype())
+
+
+@pytest.mark.benchmark(group="training epoch")
+def test_epoch(race: Any, arm: str, precision: str, units: int) -> None:
+    batch_size = 128
+    model = _model(arm, units, batch_size)
+    burst = training_burst("compiled", model, _data("compiled"), batch_size)
+    steps = burst.examples // batch_size
+    race(burst, step_products(LAYERS, units, batch_size) * steps, _dtype())
+
+
+@pytest.mark.benchmark(group="fit_compiled against fit")
+@pytest.mark.parametrize("batch_size", [32, 128])
+def test_fit_compiled_against_fit(benchmark: Any, batch_size: int) -> None:
+    """Whole epochs of 30,000 images, T = 3, 128 units; `fit` as fast as it gets, XLA on or off."""
+    bursts = {}
+    for engine in ("fit", "fit-xla", "compiled"):
+        data = _data("compiled" if engine == "compiled" else "fit")
+        model = _model("fixed", 128, batch_size, engine)
+        bursts[engine] = training_burst(engine, model, data, batch_size, EXAMPLES)
+        bursts[engine].wait(bursts[engine].launch())
+    session = measure_rounds(bursts, reference="fit", compared=[], cap=20, min_rounds=7)
+    samples = session.samples
+    against = max(
+        ("fit", "fit-xla"), key=lambda e: paired_ratio(samples["fit"], samples[e]).estimate
+    )
+    ratio = paired_ratio(samples[against], samples["compiled"])
+
+    burst = bursts["compiled"]
+    benchmark.pedantic(lambda: burst.wait(burst.launch()), rounds=5, warmup_rounds=1)
+    benchmark.extra_info.update(
+        ratio_info(ratio),
+        against=f"x {against}",
+        examples_per_second=burst.examples / benchmark.stats.stats.median,
+        samples=samples,
+        order=session.order,
+    )
+    assert ratio.low > 1

@@ -1,0 +1,74 @@
+"""An epoch of training is one XLA program with one loop, and data stays where it is."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fixedbias.epochs import EpochProgram, build, device_data
+from fixedbias.networks import mlp
+
+
+def program(examples: int) -> tuple[keras.Model, EpochProgram, tuple]:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(examples, 6)), rng.integers(0, 3, examples)
+    model = mlp(2, 4, input_shape=(6,), classes=3)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    data = device_data((x, y))
+    build(model, data)
+    return model, EpochProgram(model), data
+
+
+def test_the_loop_is_inside_and_its_trip_count_is_known() -> None:
+    model, epoch, data = program(22)
+    get_program = epoch._train.experimental_get_compiler_ir(data, tf.range(22), 4)
+    text = get_program(stage="optimized_hlo")
+    assert re.findall(r'known_trip_count":\{"n":"(\d+)"', text) == ["5"]
+    # Called with all the examples; nothing in it goes back to the host.
+    assert "f32[22,6]" in text
+    assert not re.findall(r"infeed|outfeed|host|send\(|recv\(", text)
+
+
+def test_building_trains_nothing_and_draws_nothing() -> None:
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.5), keras.layers.Dense(3)])
+    model.compile("adam", "mse", metrics=["mae"])
+    before = [np.asarray(value) for value in model.variables]
+    build(model, (tf.zeros((5, 6)), tf.zeros((5, 3))))
+    for old, new in zip(before, model.variables[: len(before)], strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert model.optimizer.built
+    assert int(model.optimizer.iterations) == 0
+    assert model.get_metrics_result() == {"loss": 0, "mae": 0}
+
+
+def test_order_chooses_the_examples() -> None:
+    model, epoch, data = program(22)
+    few = tf.constant([3, 1, 4, 1, 5])
+    epoch.train(data, few, 2)
+    assert int(model.optimizer.iterations) == 3
+
+
+def test_every_epoch_begins_with_fresh_metrics() -> None:
+    model, epoch, data = program(8)
+    model.optimizer.learning_rate = 0.0
+    losses = [float(epoch.train(data, tf.range(8), 4)["loss"]) for _ in range(2)]
+    losses += [float(epoch.evaluate(data, 3)["loss"]) for _ in range(2)]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
+
+
+def test_device_data_casts_floats_and_nothing_else() -> None:
+    data = {"a": np.ones(2), "b": np.ones(2, "float16"), "c": np.ones(2, "uint8"), "d": None}
+    found = device_data((data, [True, False]))[0]
+    assert found["a"].dtype == found["b"].dtype == "float32"
+    assert found["c"].dtype == "uint8"
+    assert found["d"] is None
+    keras.config.set_floatx("float64")
+    assert device_data(np.ones(2, "float32")).dtype == "float64"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
+def test_device_data_leaves_tensors_where_they_are(dtype: str) -> None:
+    tensor = tf.ones((2, 3), dtype)
+    assert device_data(tensor) is tensor

@@ -99,7 +99,7 @@ def test_file_that_is_not_npz(tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.ones(2))
     np.savez(tmp_path / "pickled.npz", **{"0": np.array([{}], dtype=object)})
     for name in ("text", "empty", "cut.npz", "array.npy", "pickled.npz", "missing", ""):
-        with pytest.raises(ValueError, match="must be a readable .npz file"):
+        with pytest.raises(ValueError, match="must be a readable"):
             bias_values(f"file:{tmp_path / name}", 0, 2)
 
 

@@ -1,5 +1,6 @@
 """The T-layer network: what is in it, and what two networks of one seed share."""
 
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -32,9 +33,9 @@ def test_layers_counts_the_output_layer(layers: int) -> None:
     assert len(with_weights) == layers
     assert all(isinstance(layer, FixedBiasDense) for layer in with_weights[:-1])
     widths = [4, *[5] * (layers - 1), 3]
-    expected = [shape for a, b in zip(widths, widths[1:], strict=False) for shape in ((a, b), (b,))]
+    expected = [shape for a, b in pairwise(widths) for shape in ((a, b), (b,))]
     assert [weight.shape for weight in model.weights] == expected
-    assert trained(model) == sum(a * b for a, b in zip(widths, widths[1:], strict=False)) + 3
+    assert trained(model) == sum(a * b for a, b in pairwise(widths)) + 3
 
 
 def test_smallest_network() -> None:

@@ -1,0 +1,151 @@
+"""`python -m bench.compare RUN_A RUN_B`: the same cells across two runs, with verdicts.
+
+Two runs were made at two times, and a machine's speed drifts: their absolute speeds prove
+nothing. So every arm is compared by what was measured beside it in the same rounds. An arm's speed
+relative to `dense` in run A is held against the same in run B; `dense` itself is held against the
+bare matrix products.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from bench.config import UsageError, usage_error
+from bench.records import BadRecord, Record, Run, read_run
+from bench.verdicts import Ratio, Verdict, verdict
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compares two runs cell by cell, RUN_B against RUN_A."""
+
+    run_a: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run to compare with."""
+    run_b: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run in question."""
+    fail_on: Literal["slower", "never"] = "never"
+    """End with exit status 1 if any arm of RUN_B is slower."""
+    margin: float = 0.02
+    """Changes within this are the same for all practical purposes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, 1 (with `--fail-on`), 2 for bad input."""
+    options = tyro.cli(
+        Options,
+        args=list(sys.argv[1:] if argv is None else argv),
+        prog="python -m bench.compare",
+    )
+    try:
+        if not 0 < options.margin < np.inf:
+            raise UsageError(f"--margin must be a positive number. Received: {options.margin}.")
+        (run_a, records_a), (run_b, records_b) = _read(options.run_a), _read(options.run_b)
+        shared = [(a, b) for a in records_a for b in records_b if a.key == b.key]
+        if not shared:
+            raise UsageError(f"{options.run_a} and {options.run_b} have no cell in common.")
+    except UsageError as error:
+        return usage_error(error)
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for difference in _differences(run_a, run_b):
+        console.print(difference, soft_wrap=True)
+    table = Table("cell", "arm", "beside", "B / A", "", "verdict", box=None, header_style="bold")
+    verdicts = []
+    for a, b in shared:
+        for arm, beside, change in changes(a, b):
+            verdicts.append(verdict(change, margin=options.margin))
+            interval = f"{change.low:.3f}-{change.high:.3f}"
+            estimate = f"{change.estimate:.3f}"
+            table.add_row(a.key, arm, beside, estimate, interval, str(verdicts[-1]))
+    console.width = max(console.width, 120)
+    console.print(table)
+    alone = len({r.key for r in records_a} ^ {r.key for r in records_b})
+    if alone:
+        console.print(f"{alone} cells are in one run only, and left out")
+    slower = verdicts.count(Verdict.SLOWER)
+    console.print(f"{len(verdicts)} comparisons, {slower} slower")
+    return 1 if slower and options.fail_on == "slower" else 0
+
+
+def _read(folder: Path) -> tuple[Run, list[Record]]:
+    try:
+        run, records, _ = read_run(folder)
+    except (BadRecord, OSError) as error:
+        raise UsageError(f"Two folders of runs are needed: {error}.") from None
+    return run, [record for record in records if record.status == "ok"]
+
+
+def _differences(a: Run, b: Run) -> list[str]:
+    """What is not alike about the runs, beside the code: the most important first."""
+    found = []
+    if a.machine["id"] != b.machine["id"]:
+        names = " and ".join(str(run.machine["cpu"]["model"]) for run in (a, b))
+        found.append(f"different machines ({names}): no change can be put down to the code")
+    for what in ("versions", "flags"):
+        old, new = a.machine[what], b.machine[what]
+        found += [
+            f"different {what}: {name} {old.get(name)} and {new.get(name)}"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+    if a.dataset != b.dataset:
+        found.append(f"different data: {a.dataset['name']} and {b.dataset['name']}")
+    return found
+
+
+def changes(a: Record, b: Record) -> list[tuple[str, str, Ratio]]:
+    """How much faster each arm became from record `a` to record `b` of one cell.
+
+    Returns:
+        For every arm that both have: its name, what it was measured beside, and the ratio of
+        its relative speeds, b over a, with a 95 % interval. The rounds of the two records are
+        independent: the interval is the percentile bootstrap (Efron and Tibshirani 1993) of
+        the difference of two median log-ratios.
+    """
+    from bench.arms import AGAIN, REFERENCE
+
+    found: list[tuple[str, str, list[Any]]] = []
+    for name in a.arms:
+        if name not in (REFERENCE, AGAIN) and a.arms[name].get("samples"):
+            pair = [
+                (r.arms[REFERENCE].get("samples"), r.arms.get(name, {}).get("samples"))
+                for r in (a, b)
+            ]
+            found.append((name, REFERENCE, pair))
+    ceilings = [r.extra.get("ceiling", {}).get("samples", {}) for r in (a, b)]
+    for library in ceilings[0]:
+        if library != REFERENCE:
+            pair = [(samples.get(library), samples.get(REFERENCE)) for samples in ceilings]
+            found.append((REFERENCE, f"{library}'s products", pair))
+    return [(name, beside, _change(*pair)) for name, beside, pair in found if all(map(all, pair))]
+
+
+def _change(a: tuple[list[float], list[float]], b: tuple[list[float], list[float]]) -> Ratio:
+    from scipy.stats import bootstrap
+
+    logs = [np.log(beside) - np.log(arm) for beside, arm in (a, b)]
+    estimate = float(np.median(logs[1]) - np.median(logs[0]))
+    rounds = min(map(len, logs))
+    if rounds < 6:  # as for a single ratio: so few rounds say nothing
+        return Ratio(0.0, float(np.exp(estimate)), np.inf, rounds, rounds)
+    interval = bootstrap(
+        logs,
+        lambda old, new, axis: np.median(new, axis=axis) - np.median(old, axis=axis),
+        vectorized=True,
+        method="percentile",
+        n_resamples=2000,
+        rng=0,
+    ).confidence_interval
+    low, high = np.exp([interval.low, interval.high])
+    return Ratio(float(low), float(np.exp(estimate)), float(high), rounds, rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,15 +56,21 @@ def _drive(options: Options, argv: list[str]) -> int:
 
     from bench.devices import find_devices
     from bench.executors import LocalExecutor
+    from bench.plan import make_plan
 
     console = Console(highlight=False, markup=False, emoji=False)
     if options.resume is not None:
         options = _as_started(options.resume)
-    located = _find_data(options)
+    located, dataset = _find_data(options)
     if located.notice:
         console.print(located.notice, soft_wrap=True)
     devices = find_devices(options.device)
-    folder, plan = _open_run(options, argv, devices, located)
+    plan = make_plan(options, devices, located.name, located.data_dir)
+    if options.resume is None:
+        folder = _open_run(options, argv, plan, dataset)
+    else:
+        folder = options.resume
+        _check_same_run(folder, plan, dataset)
     what = f"{len(plan)} comparisons on {', '.join(devices)}, {located.name}"
     console.print(f"{what}: {folder}", soft_wrap=True)
     with LocalExecutor(folder / "worker.log") as executor:
@@ -77,43 +83,41 @@ def _drive(options: Options, argv: list[str]) -> int:
     return _show(folder, options, console)
 
 
-def _find_data(options: Options) -> "Located":
-    from fixedbias.datasets import DatasetError, find_dataset
+def _find_data(options: Options) -> tuple["Located", dict[str, str]]:
+    """Where the data is, and what the run's header says of it."""
+    from fixedbias.datasets import DatasetError, find_dataset, load_dataset
 
     try:
-        return find_dataset(options.data, options.data_dir)
+        located = find_dataset(options.data, options.data_dir)
+        # Read here as well, so that a damaged file is refused before anything is measured.
+        dataset = load_dataset(located.name, located.data_dir, download=False)
     except DatasetError as error:
         raise UsageError(str(error)) from None
+    return located, {"name": located.name, "checksum": dataset.checksum}
 
 
 def _open_run(
-    options: Options, argv: list[str], devices: list[str], located: "Located"
-) -> tuple[Path, list["Comparison"]]:
-    """The run's folder, with its header in it, and its plan."""
-    from bench.machine import describe_machine, git_commit
-    from bench.plan import make_plan
+    options: Options, argv: list[str], plan: list["Comparison"], dataset: dict[str, str]
+) -> Path:
+    """Makes the run's folder, with its header in it."""
+    from bench.machine import anonymous, describe_machine, git_commit
     from bench.records import Run, new_run_folder, utc_now, write_run
-    from fixedbias.datasets import load_dataset
 
-    plan = make_plan(options, devices, located.name, located.data_dir)
-    if options.resume is not None:
-        return options.resume, plan
-    dataset = load_dataset(located.name, located.data_dir, download=False)
     folder = new_run_folder(options.results, datetime.now())
     write_run(
         folder,
         Run(
             created=utc_now(),
-            argv=["python", "-m", "bench.grid", *argv],
+            argv=["python", "-m", "bench.grid", *map(anonymous, argv)],
             options={name: _jsonable(value) for name, value in asdict(options).items()},
             machine=describe_machine(),
             git=git_commit(),
-            dataset={"name": dataset.name, "checksum": dataset.checksum},
+            dataset=dataset,
             seed=options.order_seed,
             plan=[comparison.cell.key for comparison in plan],
         ),
     )
-    return folder, plan
+    return folder
 
 
 def _jsonable(value: Any) -> Any:
@@ -133,7 +137,20 @@ def _as_started(folder: Path) -> Options:
         stored[name] = tuple(value) if isinstance(value, list) else value
         if name in ("data_dir", "results") and value is not None:
             stored[name] = Path(value)
-    return Options(**stored | {"resume": folder, "config": None})
+    # What `auto` came to then may not be what it comes to now.
+    return Options(**stored | {"resume": folder, "config": None, "data": run.dataset["name"]})
+
+
+def _check_same_run(folder: Path, plan: list["Comparison"], dataset: dict[str, str]) -> None:
+    from bench.records import read_run
+
+    run, _, _ = read_run(folder)
+    if (run.plan, run.dataset) != ([comparison.cell.key for comparison in plan], dataset):
+        raise UsageError(
+            f"--resume {folder} would not make the comparisons that this run began with: the "
+            f"devices or the data have changed. It began with {run.dataset['name']}, now there is "
+            f"{dataset['name']}; start a new run instead."
+        )
 
 
 def _run(
@@ -178,6 +195,7 @@ def _run(
 
 def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float) -> "Record":
     from bench.executors import WorkerDied
+    from bench.machine import anonymous
     from bench.records import Record, utc_now
     from bench.worker import measure
 
@@ -191,7 +209,7 @@ def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float
             key=cell.key,
             cell=vars(cell),
             status="failed",
-            reason=f"{name}{error}",
+            reason=anonymous(f"{name}{error}"),
             started=started,
             ended=utc_now(),
         )

@@ -46,9 +46,9 @@ class Ratio:
         """Relative half-width ``sqrt(high / low) - 1``: the interval is about estimate */ (1 + h).
 
         Taken in logs, so that swapping the arms leaves it as it is, and `same` needs h < margin.
-        Stop measuring on this (at half the margin, say), after some 20 rounds: an interval of
-        fixed width keeps its coverage (Chow & Robbins 1965). Never stop on the verdict: asking
-        again until the answer changes makes every A/A comparison a difference in the end.
+        Stop measuring on this, at half the margin and after 20 rounds or more: an interval of
+        fixed width keeps its coverage (Chow & Robbins 1965). Never stop on the verdict: asked
+        every ten rounds until it says something, it is wrong in 19 % of noisy A/A sessions, not 2.
         """
         return math.inf if self.low == 0 else math.sqrt(self.high / self.low) - 1
 
@@ -90,6 +90,9 @@ def paired_ratio(reference: ArrayLike, arm: ArrayLike, *, confidence: float = 0.
     8 %. A bootstrap of the median (Efron & Tibshirani 1993; blocks of n^(1/3) rounds) holds the
     truth in 93 % of sessions of 200 independent rounds, 90 % of 20: hence ranks.
 
+    Under normal noise the Hodges-Lehmann estimate would need a third fewer rounds; under the heavy
+    tails of a shared machine the median is the more precise, and spikes in one arm shift it less.
+
     It does not help against errors that all rounds share, such as a lucky memory layout: measure in
     fresh processes. At a correlation of 0.9 between successive rounds, "95 %" means 92 % for 200
     rounds and 75 % for 20. Where its place in the round slows an arm more than the noise does,
@@ -106,7 +109,14 @@ def paired_ratio(reference: ArrayLike, arm: ArrayLike, *, confidence: float = 0.
     >>> paired_ratio([2.0, 2.2, 2.1, 4.4, 2.0, 2.1], [1.0, 1.1, 1.0, 2.2, 1.0, 1.0])
     Ratio(low=2.0, estimate=2.0, high=2.1, rounds=6, effective_rounds=6.0)
     """
-    return _ratio(_log_ratios(reference, arm), confidence)
+    _check(0 < confidence < 1, "`confidence` must be in (0, 1)", f"confidence={confidence}")
+    logs = _log_ratios(reference, arm)
+    n, f = logs.size, _inflation(logs)
+    k = stats.binom.ppf((1 - confidence) / 2, n, 0.5)
+    # Moved out so that the interval excludes just what `_p_above` rejects; 1e-9 is for rounding.
+    k = math.floor(n / 2 + 1 - math.sqrt(f) * (n / 2 + 1 - k) + 1e-9)
+    low, high = np.exp(np.sort(logs)[[k - 1, n - k]]) if k > 0 else (0.0, math.inf)
+    return Ratio(float(low), float(np.exp(np.median(logs))), float(high), n, n / f)
 
 
 def verdict(ratio: Ratio, *, margin: float = 0.02) -> Verdict:
@@ -147,13 +157,14 @@ def judge_family(
 ) -> list[Judgement]:
     """Verdicts on many comparisons, such that one wrong word among them all is unlikely.
 
-    Each comparison yields two sign-test p-values: that the ratio is 1, and that it is outside the
+    Each comparison has two sign-test p-values: that the ratio is 1, and that it is outside the
     margin (twice the larger of two one-sided ones, so that it agrees with the interval). Each kind
     is adjusted over the family by `holm`; a verdict whose p-value then exceeds `alpha` becomes
     `can't tell`. The chance that any comparison with a true ratio of 1 is called faster or slower
     is at most `alpha`, and so is, apart, the chance that any with a true ratio outside the margin
     is called the same. `same` is a claim too, and most of what a benchmark like this one has to
-    say, so it is not exempt; at a half-width of half the margin the correction rarely costs it.
+    say, so it is not exempt. Measured to a half-width of half the margin, 98 % of A/A comparisons
+    are the same when alone and 96 % in a family of 25; at two thirds of it, 90 % and 55 %.
 
     The intervals shown stay those of single comparisons. Leave out A/A controls: they are not
     claims, and would make the correction harsher.
@@ -164,15 +175,15 @@ def judge_family(
         alpha: chance of a wrong verdict in the family; intervals have confidence 1 - alpha.
 
     Raises:
-        ValueError: as `paired_ratio` and `verdict` do.
+        ValueError: as `paired_ratio` and `verdict` do, or `alpha` is not in (0, 1).
 
     >>> fast = ([2.0] * 8, [1.0] * 8)
     >>> [str(j.verdict) for j in judge_family([fast] * 5)], str(judge_family([fast] * 9)[0].verdict)
     (['faster', 'faster', 'faster', 'faster', 'faster'], "can't tell")
     """
     _check(0 < alpha < 1, "`alpha` must be in (0, 1)", f"alpha={alpha}")
-    logs = [_log_ratios(reference, arm) for reference, arm in comparisons]
-    ratios = [_ratio(d, 1 - alpha) for d in logs]
+    ratios = [paired_ratio(old, new, confidence=1 - alpha) for old, new in comparisons]
+    logs = [_log_ratios(old, new) for old, new in comparisons]
     words = [verdict(ratio, margin=margin) for ratio in ratios]
     edge = -math.log1p(margin)
     p_differ = holm([2 * min(_p_above(d, 0.0), _p_above(-d, 0.0)) for d in logs])
@@ -204,7 +215,7 @@ def holm(p_values: ArrayLike) -> Array:
 def family_rate(members: int, alpha: float = 0.05) -> float:
     """Chance of at least one wrong verdict in a family without correction: 1 - (1 - alpha)^m.
 
-    Exact for independent comparisons whose true ratios are all 1.
+    For independent comparisons with true ratios of 1, each wrong at a rate of `alpha`.
 
     >>> round(family_rate(25), 3)
     0.723
@@ -266,10 +277,14 @@ def outliers(values: ArrayLike) -> int:
     Far is a modified z-score 0.6745 |x - median| / MAD above 3.5 (Iglewicz & Hoaglin 1993). When
     more than half of the values are equal the MAD is 0, and every other value counts.
 
+    Raises:
+        ValueError: a value is not finite.
+
     >>> outliers([1.0, 1.1, 0.9, 1.0, 1.2, 9.0])
     1
     """
     x = np.asarray(values, float)
+    _check(bool(np.isfinite(x).all()), "`values` must be finite", f"values={x.tolist()}")
     if x.size == 0:
         return 0
     distance = np.abs(x - np.median(x))
@@ -281,21 +296,12 @@ def _log_ratios(reference: ArrayLike, arm: ArrayLike) -> Array:
     return np.log(old) - np.log(new)  # not log(old / new): swapping the arms must only flip signs
 
 
-def _ratio(logs: Array, confidence: float) -> Ratio:
-    _check(0 < confidence < 1, "`confidence` must be in (0, 1)", f"confidence={confidence}")
-    n, f = logs.size, _inflation(logs)
-    independent = stats.binom.ppf((1 - confidence) / 2, n, 0.5)
-    # Moved so that the interval excludes just what `_p_above` rejects; 1e-9 is for rounding.
-    k = math.floor(n / 2 + 1 - math.sqrt(f) * (n / 2 + 1 - independent) + 1e-9)
-    low, high = np.exp(np.sort(logs)[[k - 1, n - k]]) if k > 0 else (0.0, math.inf)
-    return Ratio(float(low), float(np.exp(np.median(logs))), float(high), n, n / f)
-
-
 def _p_above(logs: Array, floor: float) -> float:
     """One-sided sign test: how likely so many log-ratios above `floor`, were it their median."""
     n = logs.size
     excess = (np.sum(logs > floor) - n / 2) / math.sqrt(_inflation(logs))
-    return float(stats.binom.sf(math.ceil(n / 2 + excess - 1e-9) - 1, n, 0.5))
+    # Rounded down, to the larger p-value; 1e-9 is for rounding.
+    return float(stats.binom.sf(math.floor(n / 2 + excess + 1e-9) - 1, n, 0.5))
 
 
 def _inflation(logs: Array) -> float:

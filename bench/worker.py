@@ -96,6 +96,7 @@ def measure(comparison: Comparison) -> Record:
 
 def _measure(comparison: Comparison) -> dict[str, Any]:
     from bench.engines import burst_steps, prepare_data, training_burst
+    from bench.machine import anonymous
     from bench.timing import Session, measure_rounds
 
     cell = comparison.cell
@@ -112,7 +113,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             bursts[name] = training_burst(cell.engine, runner.model, data, cell.batch_size)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
         except Exception as error:  # any layer may raise anything: it costs its own arm only
-            arms[name] = {"error": f"{type(error).__name__}: {error}"}
+            arms[name] = {"error": anonymous(f"{type(error).__name__}: {error}")}
             bursts.pop(name, None)
     session = Session({})
     ceiling: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fixedbias.biases import bias_values
-    from fixedbias.datasets import Dataset, load_dataset
+    from fixedbias.datasets import Dataset, DatasetError, load_dataset
     from fixedbias.layers import FixedBiasDense
     from fixedbias.networks import mlp
     from fixedbias.training import fit_compiled
@@ -14,13 +14,22 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Dataset": "datasets",
+    "DatasetError": "datasets",
     "FixedBiasDense": "layers",
     "bias_values": "biases",
     "fit_compiled": "training",
     "load_dataset": "datasets",
     "mlp": "networks",
 }
-__all__ = ["Dataset", "FixedBiasDense", "bias_values", "fit_compiled", "load_dataset", "mlp"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "FixedBiasDense",
+    "bias_values",
+    "fit_compiled",
+    "load_dataset",
+    "mlp",
+]
 
 
 def __getattr__(name: str) -> Any:

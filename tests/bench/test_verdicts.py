@@ -1,0 +1,400 @@
+"""Verdicts on simulated sessions whose truth is known: error rates, power, coverage, correction."""
+
+import doctest
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.signal import lfilter
+
+import bench.verdicts
+from bench.verdicts import (
+    Ratio,
+    Verdict,
+    accuracy_difference,
+    family_rate,
+    holm,
+    judge_family,
+    outliers,
+    paired_ratio,
+    rounds_needed,
+    verdict,
+)
+
+WRONG = (Verdict.FASTER, Verdict.SLOWER)
+REVERSE = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}
+
+times = st.integers(6, 60).flatmap(
+    lambda n: st.lists(
+        st.tuples(st.floats(1e-6, 10.0), st.floats(1e-6, 10.0)), min_size=n, max_size=n
+    ).map(lambda pairs: np.array(pairs).T)
+)
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+
+
+def session(
+    rng: np.random.Generator,
+    rounds: int,
+    speedup: float = 1.0,
+    noise: float = 0.1,
+    interleaved: bool = True,
+) -> np.ndarray:
+    """Times of two arms on a machine that drifts, up to threefold, with noise and heavy spikes."""
+    drift = np.cumsum(rng.normal(size=2 * rounds))
+    drift *= np.log(rng.uniform(1, 3)) / np.ptp(drift)
+    if interleaved:
+        place = 2 * np.arange(rounds) + rng.permuted(np.tile([[0], [1]], rounds), axis=0)
+    else:
+        place = np.arange(2 * rounds).reshape(2, rounds)
+    spikes = (rng.random((2, rounds)) < 0.03) * rng.pareto(2, (2, rounds))
+    seconds = 0.02 * np.exp(noise * rng.normal(size=(2, rounds)) + drift[place]) * (1 + spikes)
+    return seconds / [[1.0], [speedup]]
+
+
+def correlated(rho: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    def draw(rng: np.random.Generator, rounds: int) -> np.ndarray:
+        steps = rng.normal(size=rounds + 200)
+        return lfilter([math.sqrt(1 - rho**2)], [1, -rho], steps)[200:]
+
+    return draw
+
+
+NOISES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "heavy": lambda rng, n: rng.standard_t(2, size=n),
+    "skewed": lambda rng, n: rng.exponential(size=n) - math.log(2),
+    "two humps": lambda rng, n: rng.choice([-1, 1], n) + 0.1 * rng.normal(size=n),
+    "correlated 0.3": correlated(0.3),
+    "correlated 0.5": correlated(0.5),
+}
+
+
+def coverage(noise: str | float, rounds: int, sessions: int) -> float:
+    rng = np.random.default_rng(rounds)
+    draw = NOISES[noise] if isinstance(noise, str) else correlated(noise)
+    held = 0
+    for _ in range(sessions):
+        ratio = paired_ratio(1.05 * np.exp(0.1 * draw(rng, rounds)), np.ones(rounds))
+        held += ratio.low <= 1.05 <= ratio.high
+    return held / sessions
+
+
+@pytest.mark.parametrize("rounds", [20, 100, 300])
+def test_an_arm_against_itself_is_called_different_no_more_often_than_stated(rounds):
+    rng = np.random.default_rng(rounds)
+    words = [verdict(paired_ratio(*session(rng, rounds))) for _ in range(1000)]
+    # What a true rate of 5 % exceeds once in a thousand such tests.
+    assert sum(word in WRONG for word in words) <= stats.binom.ppf(0.999, 1000, 0.05)
+
+
+def test_a_planted_5_percent_is_found_in_95_percent_of_sessions():
+    rng = np.random.default_rng(1)
+    words = [verdict(paired_ratio(*session(rng, 300, speedup=1.05))) for _ in range(1000)]
+    assert words.count(Verdict.FASTER) >= 950
+    assert Verdict.SLOWER not in words
+
+
+def test_one_arm_after_the_other_would_have_misled():
+    """The same samples in blocks, judged as is usual: a rank test, and medians 2 % apart."""
+    rng = np.random.default_rng(2)
+    naive = paired = 0
+    for _ in range(300):
+        a, b = session(rng, 200, interleaved=False)
+        ratio = np.median(a) / np.median(b)
+        naive += stats.mannwhitneyu(a, b).pvalue < 0.05 and abs(math.log(ratio)) > math.log(1.02)
+        paired += verdict(paired_ratio(*session(rng, 200))) in WRONG
+    assert naive > 0.5 * 300
+    assert paired <= stats.binom.ppf(0.999, 300, 0.05)
+
+
+@pytest.mark.parametrize("rounds", [20, 50, 200])
+@pytest.mark.parametrize("noise", NOISES)
+def test_intervals_hold_the_truth_as_often_as_they_say(noise, rounds):
+    # Correlation can only be estimated from the rounds themselves, which costs up to 2 points.
+    nominal = 0.93 if noise.startswith("correlated") else 0.95
+    assert coverage(noise, rounds, 600) >= stats.binom.ppf(0.01, 600, nominal) / 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [20, 50, 200])
+@pytest.mark.parametrize("noise", NOISES)
+def test_coverage_is_at_least_93_percent(noise, rounds):
+    assert coverage(noise, rounds, 5000) >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rounds", "stated"), [(20, 0.75), (200, 0.92)])
+def test_strong_correlation_costs_the_coverage_that_the_docstring_states(rounds, stated):
+    assert coverage(0.9, rounds, 3000) == pytest.approx(stated, abs=0.02)
+
+
+@given(times)
+def test_swapping_the_arms_inverts_the_ratio_and_the_verdict(pair):
+    there, back = paired_ratio(*pair), paired_ratio(*pair[::-1])
+    assert back.estimate == pytest.approx(1 / there.estimate)
+    assert back.low == pytest.approx(1 / there.high if there.high < math.inf else 0)
+    assert back.halfwidth == pytest.approx(there.halfwidth)
+    assert back.effective_rounds == there.effective_rounds
+    assert verdict(back) == REVERSE.get(verdict(there), verdict(there))
+
+
+@given(times, st.floats(1e-3, 1e3))
+def test_the_unit_of_time_does_not_matter(pair, unit):
+    a, b = paired_ratio(*pair), paired_ratio(*unit * pair)
+    assert [b.low, b.estimate, b.high] == pytest.approx([a.low, a.estimate, a.high])
+
+
+@given(times)
+def test_the_estimate_is_inside_and_repeats_to_the_last_bit(pair):
+    ratio = paired_ratio(*pair)
+    assert 0 <= ratio.low <= ratio.estimate <= ratio.high
+    assert 0 < ratio.effective_rounds <= ratio.rounds == pair.shape[1]
+    assert paired_ratio(*pair) == ratio
+
+
+@given(times)
+def test_more_confidence_never_narrows_an_interval(pair):
+    narrow, wide = (paired_ratio(*pair, confidence=c) for c in (0.9, 0.99))
+    assert wide.low <= narrow.low <= narrow.high <= wide.high
+
+
+@pytest.mark.parametrize("rounds", range(1, 6))
+def test_fewer_than_six_rounds_say_nothing(rounds):
+    ratio = paired_ratio([2.0] * rounds, [1.0] * rounds)
+    assert (ratio.low, ratio.estimate, ratio.high) == (0, 2, math.inf)
+    assert ratio.halfwidth == math.inf
+    assert verdict(ratio) is Verdict.CANT_TELL
+
+
+def test_six_rounds_that_agree_say_something():
+    assert verdict(paired_ratio([2.0] * 6, [1.0] * 6)) is Verdict.FASTER
+    assert verdict(paired_ratio([1.0] * 6, [1.0] * 6)) is Verdict.SAME
+
+
+def test_identical_samples_are_the_same_in_every_way():
+    a = np.random.default_rng(0).lognormal(size=40)
+    assert paired_ratio(a, a) == Ratio(1, 1, 1, 40, 40)
+    assert paired_ratio(a, a).halfwidth == 0
+
+
+def test_rounds_that_err_alike_are_worth_fewer():
+    rng = np.random.default_rng(0)
+    worth = [
+        np.mean(
+            [
+                paired_ratio(np.exp(correlated(rho)(rng, 200)), np.ones(200)).effective_rounds
+                for _ in range(50)
+            ]
+        )
+        for rho in (0.0, 0.5, 0.9)
+    ]
+    assert 200 > worth[0] > 160 > worth[1] > 60 > worth[2]
+
+
+def test_alternating_rounds_are_never_worth_more_than_they_are():
+    ratio = paired_ratio(np.tile([1.0, 1.1], 50) + np.linspace(0, 0.01, 100), np.ones(100))
+    assert ratio.effective_rounds == 100
+
+
+@pytest.mark.parametrize(
+    ("low", "estimate", "high", "word"),
+    [
+        (1.001, 1.02, 1.2, "faster"),
+        (0.999, 1.05, 1.2, "can't tell"),
+        (1.001, 1.015, 1.03, "can't tell"),
+        (1.001, 1.01, 1.015, "same"),  # surely faster, and by too little to matter
+        (0.99, 1.0, 1.01, "same"),
+        (0.98, 1.0, 1.01, "can't tell"),
+        (0.99, 1.0, 1.02, "can't tell"),
+        (0.5, 0.9, 0.999, "slower"),
+        (0.5, 0.99, 0.999, "can't tell"),
+        (0.0, 2.0, math.inf, "can't tell"),
+    ],
+)
+def test_the_rule_turns_both_keys(low, estimate, high, word):
+    assert verdict(Ratio(low, estimate, high, 100, 100.0), margin=0.02) == word
+
+
+def test_an_interval_is_fast_enough_to_ask_for_every_few_rounds():
+    pair = session(np.random.default_rng(0), 300)
+    started = time.perf_counter()
+    for _ in range(20):
+        paired_ratio(*pair)
+    assert (time.perf_counter() - started) / 20 < 0.02
+
+
+def test_holm_by_hand():
+    # Sorted .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and none below the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]).tolist() == [1, 1]
+    assert holm([]).tolist() == []
+
+
+@given(p_values, st.randoms(use_true_random=False))
+def test_holm_keeps_order_lies_between_p_and_bonferroni_and_ignores_position(p, random):
+    raw, adjusted = np.array(p), holm(p)
+    assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
+    assert (adjusted >= raw).all()
+    assert (adjusted <= np.minimum(1, raw * raw.size)).all()
+    order = list(range(raw.size))
+    random.shuffle(order)
+    assert holm(raw[order]) == pytest.approx(adjusted[order])
+
+
+@given(p_values, st.data())
+def test_holm_never_falls_when_a_p_value_rises_or_one_more_joins(p, data):
+    i = data.draw(st.integers(0, len(p) - 1))
+    higher = [*p[:i], data.draw(st.floats(p[i], 1)), *p[i + 1 :]]
+    assert (holm(higher) >= holm(p) - 1e-12).all()
+    assert (holm([*p, data.draw(st.floats(0, 1))])[:-1] >= holm(p) - 1e-12).all()
+
+
+@given(times)
+def test_a_family_of_one_is_the_verdict_alone(pair):
+    (judged,) = judge_family([tuple(pair)])
+    assert judged.ratio == paired_ratio(*pair)
+    assert judged.verdict == judged.alone == verdict(judged.ratio)
+    assert (judged.p_differ <= 0.05) == (judged.ratio.low > 1 or judged.ratio.high < 1)
+
+
+@pytest.mark.parametrize(("speedup", "word"), [(1.05, "faster"), (1 / 1.05, "slower"), (1, "same")])
+def test_a_word_that_few_rounds_earn_alone_is_lost_in_a_crowd(speedup, word):
+    few = (np.full(8, speedup), np.ones(8))  # p = 2 / 2^8
+    many = (np.full(20, speedup), np.ones(20))
+    assert [j.verdict for j in judge_family([few] * 6)] == [word] * 6
+    crowd = judge_family([few] * 10 + [many] * 2)
+    assert [j.alone for j in crowd] == [word] * 12
+    assert [j.verdict for j in crowd] == ["can't tell"] * 10 + [word] * 2
+
+
+def test_a_family_may_be_empty():
+    assert judge_family([]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("truth", "bad"), [(1.0, WRONG), (1.02, (Verdict.SAME,))])
+def test_a_family_errs_no_more_often_than_stated_where_single_verdicts_do(truth, bad):
+    rng = np.random.default_rng(3)
+    noise, families = (0.1 if truth == 1 else 0.03), 150
+    alone = corrected = 0
+    for _ in range(families):
+        judged = judge_family([tuple(session(rng, 100, truth, noise)) for _ in range(25)])
+        alone += any(j.alone in bad for j in judged)
+        corrected += any(j.verdict in bad for j in judged)
+    assert corrected <= stats.binom.ppf(0.999, families, 0.05)
+    assert alone > corrected
+
+
+@pytest.mark.slow
+def test_stopping_on_precision_is_honest_and_on_the_verdict_is_not():
+    rng = np.random.default_rng(4)
+    held = wrong = ever = 0
+    for noise in [0.02] * 200 + [0.1] * 200:
+        seconds, seen = session(rng, 400, noise=noise), []
+        for rounds in range(20, 401, 10):
+            ratio = paired_ratio(*seconds[:, :rounds])
+            seen.append(verdict(ratio) in WRONG)
+            if ratio.halfwidth <= 0.01:
+                break
+        held += ratio.low <= 1 <= ratio.high
+        wrong += seen[-1]
+        ever += noise == 0.1 and any(seen)
+    assert held >= stats.binom.ppf(0.001, 400, 0.95)
+    assert wrong <= stats.binom.ppf(0.999, 400, 0.05)
+    assert ever > stats.binom.ppf(0.999, 200, 0.05)
+
+
+def test_family_rate():
+    assert family_rate(1) == pytest.approx(0.05)
+    assert family_rate(25) == pytest.approx(1 - 0.95**25)
+    assert family_rate(0) == 0
+
+
+def test_rounds_needed_follows_the_square_root_law():
+    ratio = Ratio(1 / 1.04, 1.0, 1.04, 100, 100.0)
+    assert rounds_needed(ratio, 0.02) == pytest.approx(300, abs=1)
+    assert rounds_needed(ratio, 0.041) == rounds_needed(ratio, 1.0) == 0
+    assert [rounds_needed(Ratio(0, 1, math.inf, n, n), 0.01) for n in (1, 5, 8)] == [5, 5, 8]
+
+
+def test_rounds_needed_is_about_right():
+    rng = np.random.default_rng(5)
+    seconds = session(rng, 2000, noise=0.05)
+    ratio = paired_ratio(*seconds[:, :100])
+    total = 100 + rounds_needed(ratio, ratio.halfwidth / 3)
+    assert total == pytest.approx(900, abs=1)
+    assert paired_ratio(*seconds[:, :total]).halfwidth == pytest.approx(
+        ratio.halfwidth / 3, rel=0.35
+    )
+
+
+def test_accuracy_difference_is_the_paired_t_interval():
+    rng = np.random.default_rng(6)
+    seed = rng.normal(0.97, 0.01, 8)
+    a, b = seed + rng.normal(0, 0.001, 8), seed + 0.002 + rng.normal(0, 0.001, 8)
+    found = accuracy_difference(a, b)
+    expected = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.estimate == pytest.approx(np.mean(b) - np.mean(a))
+    assert found.seeds == 8
+    assert found.high - found.low < 0.01  # the spread between seeds is gone
+
+
+def test_accuracy_difference_at_its_ends():
+    one = accuracy_difference([0.97], [0.96])
+    assert (one.low, one.high, one.seeds) == (-math.inf, math.inf, 1)
+    none = accuracy_difference([0.5, 0.75], [0.5, 0.75])
+    assert (none.low, none.estimate, none.high) == (0, 0, 0)
+
+
+def test_outliers_are_counted():
+    assert outliers([]) == outliers([1.0] * 9) == 0
+    # The MAD of 1..9 is 2, so far is more than 10.38 from 5.
+    assert outliers([1, 2, 3, 4, 5, 6, 7, 8, 9]) == 0
+    assert outliers([*[5] * 9, 6]) == 1
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1), st.integers(-1000, 1000))
+def test_outliers_do_not_depend_on_unit_or_origin(values, shift):
+    assert outliers(np.array(values) * 4 + shift) == outliers(values) < max(2, len(values))
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("arm", ["reference", "arm"])
+def test_a_time_that_is_none_is_refused_by_name_and_place(bad, arm):
+    good = [1.0, 1.0]
+    pair = ([1.0, bad], good) if arm == "reference" else (good, [1.0, bad])
+    rule = rf"^`{arm}` must be positive and finite\. Received: {arm}\[1\]={bad}$"
+    with pytest.raises(ValueError, match=rule):
+        paired_ratio(*pair)
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        (lambda: paired_ratio([1.0], [1.0, 2.0]), r"per round, .*arm\.shape=\(2,\)"),
+        (lambda: paired_ratio([], []), r"at least one round\. Received: reference\.shape=\(0,\)"),
+        (lambda: paired_ratio([[1.0]], [[1.0]]), r"one number .*Received: reference\.shape"),
+        (lambda: paired_ratio([1.0], [1.0], confidence=1), "Received: confidence=1"),
+        (lambda: verdict(Ratio(1, 1, 1, 9, 9), margin=0), "`margin` .*Received: margin=0"),
+        (lambda: judge_family([], alpha=0), "`alpha` .*Received: alpha=0"),
+        (lambda: judge_family([([1.0], [-1.0])]), r"Received: arm\[0\]=-1.0"),
+        (lambda: rounds_needed(Ratio(1, 1, 1, 9, 9), 0), "Received: target_halfwidth=0"),
+        (lambda: accuracy_difference([0.9], [math.nan]), r"`arm` must be finite\. Received"),
+        (lambda: accuracy_difference([], []), "at least one seed"),
+        (lambda: accuracy_difference([1.0], [1.0], confidence=0), "Received: confidence=0"),
+        (lambda: outliers([1.0, math.nan]), r"Received: values=\[1.0, nan\]"),
+    ],
+)
+def test_errors_state_the_rule_and_what_was_received(call, rule):
+    with pytest.raises(ValueError, match=rule):
+        call()
+
+
+def test_the_examples_run():
+    assert doctest.testmod(bench.verdicts).failed == 0

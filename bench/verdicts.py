@@ -164,7 +164,7 @@ def judge_family(
     is at most `alpha`, and so is, apart, the chance that any with a true ratio outside the margin
     is called the same. `same` is a claim too, and most of what a benchmark like this one has to
     say, so it is not exempt. Measured to a half-width of half the margin, 98 % of A/A comparisons
-    are the same when alone and 96 % in a family of 25; at two thirds of it, 90 % and 55 %.
+    are the same when alone and 95 % in a family of 25; at two thirds of it, 90 % and 45 %.
 
     The intervals shown stay those of single comparisons. Leave out A/A controls: they are not
     claims, and would make the correction harsher.

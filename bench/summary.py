@@ -85,17 +85,22 @@ def _row(record: Record, name: str, word: Verdict | None, margin: float) -> Row:
         return Row(record.cell, name, flags=[arm["error"]])
     samples, baseline = arm.get("samples", []), reference.get("samples", [])
     ratio = paired_ratio(baseline, samples) if samples and name != REFERENCE else None
+    if ratio and name == AGAIN:
+        word = verdict(ratio, margin=margin)
     accuracies = arm.get("accuracies", [])
+    failures = _failures(arm, record.cell["data"])
+    if failures and word:
+        word = Verdict.CANT_TELL  # the speed of a training that does not work is no merit
     return Row(
         cell=record.cell,
         arm=name,
         examples_per_second=1 / statistics.median(samples) if samples else math.nan,
         ratio=ratio,
-        verdict=verdict(ratio, margin=margin) if ratio and name == AGAIN else word,
+        verdict=word,
         accuracy=statistics.fmean(accuracies) if accuracies else math.nan,
         difference=_difference(reference.get("accuracies", []), accuracies, name),
         ceiling=ceiling_share(record, ratio),
-        flags=_flags(arm, ratio, name),
+        flags=failures + _doubts(arm, ratio, name),
     )
 
 
@@ -120,16 +125,23 @@ def _difference(baseline: list[float], accuracies: list[float], name: str) -> Di
     return accuracy_difference(baseline, accuracies)
 
 
-def _flags(arm: dict[str, Any], ratio: Ratio | None, name: str) -> list[str]:
-    flags = []
+def _failures(arm: dict[str, Any], data: str) -> list[str]:
+    """The quality gate: why this arm's training is none."""
+    found = []
     losses = [loss for history in arm.get("histories", []) for loss in history["loss"]]
     if not all(map(math.isfinite, losses)):
-        flags.append("the loss was not finite")
+        found.append("the loss was not finite")
     accuracies = arm.get("accuracies", [])
-    if accuracies and max(accuracies) < _LEARNT:
-        flags.append("learnt nothing")
-    if accuracies and max(accuracies) > _TOO_GOOD:
-        flags.append("suspiciously accurate")
+    # In synthetic data there is nothing to learn.
+    if accuracies and max(accuracies) < _LEARNT and not data.startswith("synthetic"):
+        found.append("learnt nothing")
+    return found
+
+
+def _doubts(arm: dict[str, Any], ratio: Ratio | None, name: str) -> list[str]:
+    found = []
+    if max(arm.get("accuracies") or [0]) > _TOO_GOOD:
+        found.append("suspiciously accurate")
     if name == AGAIN and ratio and not ratio.low <= 1 <= ratio.high:
-        flags.append("the interval of A/A leaves out 1: read this cell's ratios with care")
-    return flags
+        found.append("the interval of A/A leaves out 1: read this cell's ratios with care")
+    return found

@@ -155,14 +155,13 @@ def test_loss_scaling_and_a_step_that_overflows(policy: str) -> None:
         return sequential(
             FixedBiasDense(2, 0.5, None),
             optimizer=keras.optimizers.LossScaleOptimizer(
-                keras.optimizers.SGD(0.01), initial_scale=2.0**12, dynamic_growth_steps=2
+                keras.optimizers.SGD(0.01), initial_scale=2.0**6, dynamic_growth_steps=2
             ),
         )
 
     # Half the rounding of float16 in the weights' gradients, of size 1.
     model = check_equal(make, 20 * X, 20 * Y, tolerance=1e-3, epochs=5)
-    print(int(model.optimizer.inner_optimizer.iterations), float(model.optimizer.dynamic_scale))
-    assert 0 < int(model.optimizer.inner_optimizer.iterations) < 10
+    assert 3 < int(model.optimizer.inner_optimizer.iterations) < 8
     np.testing.assert_array_equal(model.layers[0].bias, [0.5, 0.5])
 
 

@@ -94,7 +94,7 @@ def paired_ratio(reference: ArrayLike, arm: ArrayLike, *, confidence: float = 0.
     tails of a shared machine the median is the more precise, and spikes in one arm shift it less.
 
     It does not help against errors that all rounds share, such as a lucky memory layout: measure in
-    fresh processes. At a correlation of 0.9 between successive rounds, "95 %" means 92 % for 200
+    fresh processes. At a correlation of 0.9 between successive rounds, "95 %" means 91 % for 200
     rounds and 75 % for 20. Where its place in the round slows an arm more than the noise does,
     the median lies between two humps: the interval is right but wide.
 

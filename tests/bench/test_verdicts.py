@@ -124,11 +124,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say(noise, rounds):
 @pytest.mark.parametrize("rounds", [20, 50, 200])
 @pytest.mark.parametrize("noise", NOISES)
 def test_coverage_is_at_least_93_percent(noise, rounds):
-    assert coverage(noise, rounds, 5000) >= 0.93
+    assert coverage(noise, rounds, 5000) >= stats.binom.ppf(0.001, 5000, 0.93) / 5000
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rounds", "stated"), [(20, 0.75), (200, 0.92)])
+@pytest.mark.parametrize(("rounds", "stated"), [(20, 0.75), (200, 0.91)])
 def test_strong_correlation_costs_the_coverage_that_the_docstring_states(rounds, stated):
     assert coverage(0.9, rounds, 3000) == pytest.approx(stated, abs=0.02)
 
@@ -259,7 +259,9 @@ def test_a_family_of_one_is_the_verdict_alone(pair):
     (judged,) = judge_family([tuple(pair)])
     assert judged.ratio == paired_ratio(*pair)
     assert judged.verdict == judged.alone == verdict(judged.ratio)
-    assert (judged.p_differ <= 0.05) == (judged.ratio.low > 1 or judged.ratio.high < 1)
+    low, high = judged.ratio.low, judged.ratio.high
+    assert (judged.p_differ <= 0.05) == (low > 1 or high < 1)
+    assert (judged.p_same <= 0.05) == (1 / 1.02 < low and high < 1.02)
 
 
 @pytest.mark.parametrize(("speedup", "word"), [(1.05, "faster"), (1 / 1.05, "slower"), (1, "same")])
@@ -354,8 +356,9 @@ def test_accuracy_difference_at_its_ends():
 
 def test_outliers_are_counted():
     assert outliers([]) == outliers([1.0] * 9) == 0
-    # The MAD of 1..9 is 2, so far is more than 10.38 from 5.
-    assert outliers([1, 2, 3, 4, 5, 6, 7, 8, 9]) == 0
+    # Median 5, MAD 2: far is more than 3.5 * 2 / 0.6745 = 10.38 from 5.
+    assert outliers([1, 2, 3, 4, 5, 6, 7, 8, 15.3]) == 0
+    assert outliers([1, 2, 3, 4, 5, 6, 7, 8, 15.5]) == 1
     assert outliers([*[5] * 9, 6]) == 1
 
 

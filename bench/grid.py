@@ -218,17 +218,20 @@ def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float
 
 def _show(folder: Path, options: Options, console: "Console") -> int:
     from bench.records import read_run
-    from bench.report import print_table
+    from bench.report import closing_lines, print_table
     from bench.summary import summarise
 
     _, records, problems = read_run(folder)
-    print_table(summarise(records, margin=options.margin), console)
+    rows = summarise(records, margin=options.margin)
+    print_table(rows, console)
     for record in records:
         if record.status == "failed":
             console.print(f"{record.key}: failed, {record.reason}", soft_wrap=True)
     for problem in problems:
         console.print(f"not read: {problem}", soft_wrap=True)
-    console.print(f"records: {folder}")
+    for line in closing_lines(rows):
+        console.print(line, soft_wrap=True)
+    console.print(f"records: {folder}", soft_wrap=True)
     failed = any("error" in arm for record in records for arm in record.arms.values())
     failed |= any(record.status == "failed" for record in records)
     return 1 if failed or problems else 0

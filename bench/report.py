@@ -1,6 +1,7 @@
 """What a run shows on the terminal: a line per comparison, a table at the end."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Literal
@@ -12,7 +13,7 @@ from bench.arms import AGAIN, REFERENCE
 from bench.plan import Cell
 from bench.records import Record
 from bench.summary import Row, summarise
-from bench.verdicts import Ratio
+from bench.verdicts import Ratio, family_rate
 
 
 def comparison_line(record: Record, *, margin: float) -> str:
@@ -60,6 +61,22 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
                 f"{_place(row)}, T={row.cell['layers']} units={row.cell['units']} ", end=""
             )
             console.print(f"{row.arm}: {flag}")
+
+
+def closing_lines(rows: Sequence[Row]) -> list[str]:
+    """What the run says of each arm against the reference, and how far to trust it."""
+    lines = []
+    judged = [row for row in rows if row.verdict and row.arm != AGAIN]
+    for arm in dict.fromkeys(row.arm for row in judged):
+        words = Counter(str(row.verdict) for row in judged if row.arm == arm)
+        counts = ", ".join(f"{word} in {words[word]}" for word in sorted(words))
+        lines.append(f"{arm} against {REFERENCE}: {counts} of {words.total()}")
+    if len(judged) > 1:
+        lines.append(
+            f"verdicts are corrected for their number (Holm): uncorrected, {len(judged)} arms equal "
+            f"to {REFERENCE} give a wrong one in {family_rate(len(judged)):.0%} of runs"
+        )
+    return lines
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (

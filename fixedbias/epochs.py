@@ -139,13 +139,15 @@ def _run(
     """
 
     def step(start: Any, size: int) -> Any:
-        # Keras sees a batch of unknown size, as in `fit`: some of it looks at the static shape,
-        # the mean loss of every output for one. XLA sees the true shape.
-        examples = map_arrays(
-            lambda t: tf.raw_ops.PlaceholderWithDefault(input=t, shape=[None, *t.shape[1:]]),
-            batch(start, size),
-        )
-        return getattr(model, step_name)(examples)
+        data = batch(start, size)
+        if examples % batch_size:
+            # To Keras a batch is then of unknown size, as in `fit`: some of it looks at the
+            # static shape, the mean loss of every output for one. XLA sees the true shape.
+            data = map_arrays(
+                lambda t: tf.raw_ops.PlaceholderWithDefault(input=t, shape=[None, *t.shape[1:]]),
+                data,
+            )
+        return getattr(model, step_name)(data)
 
     own = any(
         getattr(getattr(model, name), "__func__", None) is not getattr(keras.Model, name)

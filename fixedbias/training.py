@@ -10,14 +10,9 @@ import tensorflow as tf
 
 from fixedbias.epochs import EpochProgram, build, count_examples, device_data, map_arrays
 
-_BATCH_HOOKS = (
-    "on_batch_begin",
-    "on_batch_end",
-    "on_train_batch_begin",
-    "on_train_batch_end",
-    "on_test_batch_begin",
-    "on_test_batch_end",
-)
+_BATCH_HOOKS = [
+    f"on_{phase}batch_{edge}" for phase in ("", "train_", "test_") for edge in ("begin", "end")
+]
 
 # The last program of every model, so that a second call need not compile again; a program is
 # out of date once `compile` has given the model another optimizer or other metrics. These are
@@ -52,7 +47,8 @@ def fit_compiled(
     A drop-in for `model.fit` where the data fits on the device: it is put there once, and
     the loop over the steps runs inside XLA, so the host does nothing between two steps. On
     the same batches it gives what `fit` gives; a last batch that is shorter is trained on
-    as it is, as in `fit`. Data that is on the device already, as tensors, stays where it is.
+    as it is, as in `fit`. Random layers draw the numbers of a `fit` compiled by XLA. Data that
+    is on the device already, as tensors, stays where it is.
 
     Where it does not help: the first epoch waits for XLA, a second or more, so a training
     of a few hundred steps ends sooner with `fit`; and where a step is long (wide layers,
@@ -251,7 +247,8 @@ def _check_arrays(**data: Any) -> None:
 def _arrays(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     """The data as arrays, with weights for every output."""
     _check_arrays(x=x, y=y, sample_weight=sample_weight)
-    if keras.tree.is_nested(y) and not keras.tree.is_nested(sample_weight):
+    shared = sample_weight is not None and not keras.tree.is_nested(sample_weight)
+    if shared and keras.tree.is_nested(y):
         sample_weight = keras.tree.map_structure(lambda _: sample_weight, y)
 
     def array(data: Any) -> Any:
@@ -287,7 +284,9 @@ def _split(arrays: tuple, fraction: float) -> tuple[tuple, tuple]:
 
 def _class_weights(y: Any, class_weight: Mapping[int, float]) -> np.ndarray:
     if y is None or keras.tree.is_nested(y):
-        raise ValueError("`class_weight` needs one array of classes. Received: y of another kind")
+        raise ValueError(
+            f"`class_weight` needs y to be one array. Received: y of {type(y).__name__}"
+        )
     classes = np.asarray(y)
     if classes.ndim > 1:
         classes = classes.argmax(axis=-1) if classes.shape[-1] > 1 else classes.squeeze(-1)
@@ -303,6 +302,7 @@ def _validates(epoch: int, frequency: int | Sequence[int]) -> bool:
 
 
 def _python(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Logs as numbers, without nesting. Reading them waits for the end of the epoch."""
     result: dict[str, Any] = {}
     for name, value in logs.items():
         if isinstance(value, Mapping):

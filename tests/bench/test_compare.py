@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.compare import main
+from bench.compare import changes, main
 from tests.bench.conftest import make_record
 
 
@@ -63,3 +63,16 @@ def test_bad_input_ends_with_status_2_and_a_sentence(what, make_run, capsys):
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_the_interval_holds_the_true_change_as_often_as_it_says():
+    held = 0
+    for n in range(200):
+        a, b = (
+            make_record(seed=2 * n, rounds=60, x=1.0),
+            make_record(seed=2 * n + 1, rounds=60, x=1.1),
+        )
+        ((_, _, change),) = [c for c in changes(a, b) if c[0] == "x"]
+        held += change.low <= 1.1 <= change.high
+    # Of 200 at 95 %, fewer than 180 hold once in a thousand times.
+    assert held >= 180

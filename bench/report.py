@@ -73,8 +73,8 @@ def closing_lines(rows: Sequence[Row]) -> list[str]:
         lines.append(f"{arm} against {REFERENCE}: {counts} of {words.total()}")
     if len(judged) > 1:
         lines.append(
-            f"verdicts are corrected for their number (Holm): uncorrected, {len(judged)} arms equal "
-            f"to {REFERENCE} give a wrong one in {family_rate(len(judged)):.0%} of runs"
+            f"verdicts are corrected for their number (Holm); uncorrected, {len(judged)} arms "
+            f"equal to {REFERENCE} would give a wrong one in {family_rate(len(judged)):.0%} of runs"
         )
     return lines
 

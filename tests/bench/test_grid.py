@@ -69,7 +69,9 @@ def test_nothing_but_the_report_is_on_the_terminal(run):
     table = [line for line in lines if line.startswith("2     8 dense ")]
     assert len(table) == 1
     # An error may be long, the table is not.
-    assert max(map(len, lines[lines.index(table[0]) : lines.index("", lines.index(table[0]))])) <= 80
+    assert (
+        max(map(len, lines[lines.index(table[0]) : lines.index("", lines.index(table[0]))])) <= 80
+    )
 
 
 def test_the_record_holds_what_was_measured(run):

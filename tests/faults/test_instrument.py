@@ -1,0 +1,47 @@
+"""The instrument on this machine: equal arms are the same, an arm slowed by 5 % is slower."""
+
+import dataclasses
+import os
+
+import pytest
+
+from bench.arms import AGAIN, ARMS, REFERENCE
+from bench.engines import prepare_data, training_burst
+from bench.plan import Cell
+from bench.timing import measure_rounds
+from bench.verdicts import Verdict, paired_ratio, verdict
+from bench.worker import build_model
+from fixedbias.datasets import load_dataset
+
+SESSIONS = int(os.environ.get("FIXEDBIAS_SESSIONS", "1"))
+CELL = Cell(3, 128, 128, "float32", "cpu", "compiled", "ramp", "synthetic")
+STEPS = 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 * SESSIONS + 300)
+@pytest.mark.parametrize("session", range(SESSIONS))
+def test_equal_is_the_same_and_five_per_cent_slower_is_slower(session):
+    data = prepare_data("compiled", load_dataset("synthetic:60000"))
+
+    def burst(steps):
+        model = build_model(ARMS[REFERENCE], CELL, 0)
+        made = training_burst("compiled", model, data, 128, steps * 128)
+        made.wait(made.launch())
+        return made
+
+    # Does 5 % more work than it owns up to.
+    slowed = dataclasses.replace(burst(STEPS * 21 // 20), examples=STEPS * 128)
+    bursts = {REFERENCE: burst(STEPS), AGAIN: burst(STEPS), "slowed": slowed}
+    timed = measure_rounds(
+        bursts, reference=REFERENCE, compared=[AGAIN, "slowed"], seed=session, cap=60.0
+    )
+    found = {}
+    for name in (AGAIN, "slowed"):
+        ratio = paired_ratio(timed.samples[REFERENCE], timed.samples[name])
+        found[name] = verdict(ratio)
+        print(
+            f"{name}: {ratio.estimate:.4f} [{ratio.low:.4f}, {ratio.high:.4f}] {found[name]}, "
+            f"{ratio.rounds} rounds, {timed.seconds:.0f} s, stopped on {timed.stop}"
+        )
+    assert found == {AGAIN: Verdict.SAME, "slowed": Verdict.SLOWER}

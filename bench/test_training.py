@@ -11,10 +11,10 @@ from bench.arms import ARMS
 from bench.ceilings import step_products
 from bench.conftest import ratio_info
 from bench.engines import prepare_data, training_burst
+from bench.models import build_model
 from bench.plan import Cell
 from bench.timing import Burst, measure_rounds
 from bench.verdicts import paired_ratio
-from bench.worker import build_model
 from fixedbias.datasets import load_dataset
 from fixedbias.training import epoch_program
 

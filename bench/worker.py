@@ -1,22 +1,15 @@
 """One comparison, measured in a process of its own."""
 
-import math
 import os
-import statistics
 import sys
 import threading
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.arms import AGAIN, ARMS, REFERENCE, Arm, user_arms
+from bench.arms import AGAIN, ARMS, REFERENCE, user_arms
 from bench.plan import Cell, Comparison
 from bench.records import Record, utc_now
-
-if TYPE_CHECKING:
-    import keras
-
-    from bench.engines import Data
 
 
 def start_worker(log: str) -> None:
@@ -97,6 +90,7 @@ def measure(comparison: Comparison) -> Record:
 def _measure(comparison: Comparison) -> dict[str, Any]:
     from bench.engines import burst_steps, prepare_data, training_burst
     from bench.machine import anonymous
+    from bench.models import CellModel
     from bench.timing import Session, measure_rounds
 
     cell = comparison.cell
@@ -107,10 +101,10 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     bursts = {}
     for name in [*names, AGAIN]:
         try:
-            runner = _Runner(registry[REFERENCE if name == AGAIN else name], cell, data)
+            model = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
             # A/A is about speed: the reference need not learn the task twice.
-            arms[name] = runner.train(comparison.epochs, 0 if name == AGAIN else comparison.seeds)
-            bursts[name] = training_burst(cell.engine, runner.model, data, cell.batch_size)
+            arms[name] = model.train(comparison.epochs, 0 if name == AGAIN else comparison.seeds)
+            bursts[name] = training_burst(cell.engine, model.keras_model, data, cell.batch_size)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
         except Exception as error:  # any layer may raise anything: it costs its own arm only
             arms[name] = {"error": anonymous(f"{type(error).__name__}: {error}")}
@@ -151,84 +145,6 @@ def _dataset(name: str, folder: str | None) -> Any:
     from fixedbias.datasets import load_dataset
 
     return load_dataset(name, folder, download=False)
-
-
-def build_model(arm: Arm, cell: Cell, seed: int) -> "keras.Model":
-    """The cell's network with hidden layers of this arm, compiled, from the kernels of `seed`.
-
-    Raises:
-        ValueError: A layer's output has not the shape (batch, units).
-    """
-    import keras
-
-    from fixedbias import bias_values, mlp
-
-    keras.utils.set_random_seed(seed)
-    biases = [bias_values(cell.bias, t, cell.units) for t in range(cell.layers - 1)]
-    common: dict[str, Any] = {"rescale": 1 / 255, "seed": seed}
-    model = mlp(cell.layers, cell.units, biases, hidden=arm.hidden, **common)
-    # Layers that choose their kernels themselves start from the others' kernels too.
-    start = mlp(cell.layers, cell.units, biases, hidden=ARMS[REFERENCE].hidden, **common)
-    for t, bias in enumerate(biases):
-        layer, other = model.get_layer(f"hidden_{t}"), start.get_layer(f"hidden_{t}")
-        if tuple(layer.output.shape) != (None, cell.units):
-            raise ValueError(
-                f"a hidden layer must give the shape (batch, {cell.units}). "
-                f"Received: {layer.output.shape} from {type(layer).__name__}"
-            )
-        kernel = getattr(layer, "kernel", None)
-        if kernel is not None and tuple(kernel.shape) == tuple(other.kernel.shape):
-            kernel.assign(other.kernel)
-        arm.prepare(layer, bias)
-    model.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=cell.engine != "fit",
-    )
-    return model
-
-
-class _Runner:
-    """One arm of a cell: trains it, again from the start for every seed, compiling once."""
-
-    def __init__(self, arm: Arm, cell: Cell, data: "Data") -> None:
-        self.arm, self.cell, self.data = arm, cell, data
-        self.model = build_model(arm, cell, 0)
-
-    def train(self, epochs: int, seeds: int) -> dict[str, Any]:
-        from bench.engines import train
-
-        what: dict[str, Any] = {"data": self.data, "batch_size": self.cell.batch_size}
-        histories, compile_seconds = [], math.nan
-        if seeds:
-            begin = time.perf_counter()
-            train(self.cell.engine, self.model, epochs=1, labels=self.data.noise, **what)
-            compile_seconds = time.perf_counter() - begin
-        for seed in range(seeds):
-            self.restart(seed)
-            histories.append(train(self.cell.engine, self.model, epochs=epochs, seed=seed, **what))
-        if seeds:
-            compile_seconds -= statistics.median(s for h in histories for s in h["seconds"])
-        self.restart(0)  # what is timed starts alike in every arm, trained before or not
-        return {
-            "parameters": self.model.count_params(),
-            "trainable_parameters": sum(math.prod(v.shape) for v in self.model.trainable_variables),
-            "compile_seconds": compile_seconds,
-            "input_seconds": self.data.input_seconds,
-            "histories": histories,
-            "accuracies": [history["val_accuracy"][-1] for history in histories],
-        }
-
-    def restart(self, seed: int) -> None:
-        """Weights and optimizer as a new model of this seed has them."""
-        fresh = build_model(self.arm, self.cell, seed)
-        self.model.set_weights(fresh.get_weights())
-        for model in (fresh, self.model):
-            model.optimizer.build(model.trainable_variables)
-        pairs = zip(self.model.optimizer.variables, fresh.optimizer.variables, strict=True)
-        for variable, value in pairs:
-            variable.assign(value)
 
 
 def _warm(burst: Any) -> float:

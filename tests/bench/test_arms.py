@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from bench.arms import ARMS, user_arms
+from bench.models import build_model
 from bench.plan import Cell
-from bench.worker import build_model
 
 CELL = Cell(3, 16, 8, "float32", "cpu", "compiled", "linspace", "digits")
 

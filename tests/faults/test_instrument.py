@@ -7,10 +7,10 @@ import pytest
 
 from bench.arms import AGAIN, ARMS, REFERENCE
 from bench.engines import prepare_data, training_burst
+from bench.models import build_model
 from bench.plan import Cell
 from bench.timing import measure_rounds
 from bench.verdicts import Verdict, paired_ratio, verdict
-from bench.worker import build_model
 from fixedbias.datasets import load_dataset
 
 SESSIONS = int(os.environ.get("FIXEDBIAS_SESSIONS", "1"))

@@ -1,0 +1,88 @@
+"""One arm of a cell as a Keras model: built alike in every arm, trained anew for every seed."""
+
+import math
+import statistics
+import time
+from typing import Any
+
+import keras
+
+from bench.arms import ARMS, REFERENCE, Arm
+from bench.engines import Data, train
+from bench.plan import Cell
+from fixedbias import bias_values, mlp
+
+
+def build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
+    """The cell's network with hidden layers of this arm, compiled, from the kernels of `seed`.
+
+    Raises:
+        ValueError: A layer's output has not the shape (batch, units).
+    """
+    keras.utils.set_random_seed(seed)
+    biases = [bias_values(cell.bias, t, cell.units) for t in range(cell.layers - 1)]
+    common: dict[str, Any] = {"rescale": 1 / 255, "seed": seed}
+    model = mlp(cell.layers, cell.units, biases, hidden=arm.hidden, **common)
+    # Layers that choose their kernels themselves start from the others' kernels too.
+    start = mlp(cell.layers, cell.units, biases, hidden=ARMS[REFERENCE].hidden, **common)
+    for t, bias in enumerate(biases):
+        layer, other = model.get_layer(f"hidden_{t}"), start.get_layer(f"hidden_{t}")
+        if tuple(layer.output.shape) != (None, cell.units):
+            raise ValueError(
+                f"a hidden layer must give the shape (batch, {cell.units}). "
+                f"Received: {layer.output.shape} from {type(layer).__name__}"
+            )
+        kernel = getattr(layer, "kernel", None)
+        if kernel is not None and tuple(kernel.shape) == tuple(other.kernel.shape):
+            kernel.assign(other.kernel)
+        arm.prepare(layer, bias)
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=cell.engine != "fit",
+    )
+    return model
+
+
+class CellModel:
+    """One arm of a cell: trains it, again from the start for every seed, compiling once."""
+
+    def __init__(self, arm: Arm, cell: Cell, data: Data) -> None:
+        self.arm, self.cell, self.data = arm, cell, data
+        self.keras_model = build_model(arm, cell, 0)
+        optimizer = self.keras_model.optimizer
+        optimizer.build(self.keras_model.trainable_variables)
+        self._start = [(variable, variable.numpy()) for variable in optimizer.variables]
+
+    def train(self, epochs: int, seeds: int) -> dict[str, Any]:
+        what: dict[str, Any] = {"data": self.data, "batch_size": self.cell.batch_size}
+        histories, compile_seconds = [], math.nan
+        if seeds:
+            begin = time.perf_counter()
+            train(self.cell.engine, self.keras_model, epochs=1, labels=self.data.noise, **what)
+            compile_seconds = time.perf_counter() - begin
+        for seed in range(seeds):
+            self.restart(seed)
+            histories.append(
+                train(self.cell.engine, self.keras_model, epochs=epochs, seed=seed, **what)
+            )
+        if seeds:
+            compile_seconds -= statistics.median(s for h in histories for s in h["seconds"])
+        self.restart(0)  # what is timed starts alike in every arm, trained before or not
+        return {
+            "parameters": self.keras_model.count_params(),
+            "trainable_parameters": sum(
+                math.prod(v.shape) for v in self.keras_model.trainable_variables
+            ),
+            "compile_seconds": compile_seconds,
+            "input_seconds": self.data.input_seconds,
+            "histories": histories,
+            "accuracies": [history["val_accuracy"][-1] for history in histories],
+        }
+
+    def restart(self, seed: int) -> None:
+        """Weights and optimizer as a new model of this seed has them."""
+        self.keras_model.set_weights(build_model(self.arm, self.cell, seed).get_weights())
+        for variable, value in self._start:
+            variable.assign(value)

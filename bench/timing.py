@@ -24,11 +24,13 @@ class Burst:
         launch: Starts work on `examples` examples; may return before it is done.
         wait: Returns when what `launch` returned, and all launched before it, is done.
         examples: Examples per launch.
+        before: Called before every sample, outside its time.
     """
 
     launch: Callable[[], Any]
     wait: Callable[[Any], object]
     examples: int
+    before: Callable[[], object] = lambda: None
 
 
 @dataclass
@@ -125,6 +127,7 @@ def measure_rounds(
 
 
 def _sample(burst: Burst, repeats: int, clock: Callable[[], float]) -> float:
+    burst.before()
     begin = clock()
     for _ in range(repeats):
         launched = burst.launch()

@@ -37,6 +37,8 @@ def _write_arm(folder: Path, arm: dict[str, Any], started: str) -> None:
         "accuracy/test": history.get("val_accuracy", []),
         "seconds per epoch": history["seconds"],
     }
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()  # else TensorBoard would draw both
     writer = EventFileWriter(str(folder))
 
     def write(tag: str, value: float, epoch: int) -> None:
@@ -50,3 +52,6 @@ def _write_arm(folder: Path, arm: dict[str, Any], started: str) -> None:
     if arm.get("samples"):
         write("examples per second", 1 / median(arm["samples"]), len(history["loss"]))
     writer.close()
+    # The writer names its file after the host, and runs get published.
+    (written,) = folder.glob("events.out.tfevents.*")
+    written.rename(folder / "events.out.tfevents.0")

@@ -99,10 +99,10 @@ def training_burst(
 def _relocate(variables: list[keras.Variable]) -> None:
     """Moves variables to other places in memory.
 
-    The pages a model gets when it is built are part of why models built alike differ by about 1 % on
-    a CPU for as long as they live. Moved before every sample, a lucky place is noise, which rounds
-    average out, and no longer a bias (Curtsinger and Berger, Stabilizer, ASPLOS 2013). Where the
-    compiled code lies stays as it is.
+    The pages a model gets when it is built are part of why models built alike differ by about 1 %
+    on a CPU for as long as they live. Moved before every sample, a lucky place is noise, which
+    rounds average out, and no longer a bias (Curtsinger and Berger, Stabilizer, ASPLOS 2013). Where
+    the compiled code lies stays as it is.
     """
     if any("GPU" in variable.value.device for variable in variables[:1]):
         return  # a GPU's pages are large, and the copies would go through the host

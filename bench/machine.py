@@ -83,7 +83,8 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": memory,
         "gpus": gpus,
         "gpu_note": gpu_note,
-        "os": f"{platform.system()} {platform.release()}",
+        # The version alone: what a distributor or a host adds to it may name it.
+        "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "versions": {p: v for p in PACKAGES if (v := _try(importlib.metadata.version, p))},

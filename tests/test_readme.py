@@ -1,0 +1,72 @@
+"""What the README shows works as shown."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fixedbias
+from bench.config import parse
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for language, text in BLOCKS
+    if language == "sh"
+    for line in text.splitlines()
+    if line.strip()
+]
+GRID = [c.removeprefix("python -m bench.grid").strip() for c in COMMANDS if "bench.grid" in c]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder with the README's own layer in it."""
+    (own,) = (text for text in PYTHON if text.startswith("# scaled.py"))
+    (tmp_path / "scaled.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", GRID)
+def test_the_drivers_commands_are_accepted(arguments, elsewhere):
+    if "--help" in arguments:
+        with pytest.raises(SystemExit, match="0"):
+            parse(shlex.split(arguments))
+    else:
+        parse(shlex.split(arguments))
+
+
+def test_make_knows_its_targets():
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", " ".join(COMMANDS) + README.split("## Layout")[0]):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_librarys_example_trains(monkeypatch):
+    (example,) = (text for text in PYTHON if "fit_compiled" in text)
+    # Real digits that need no download, in place of MNIST.
+    digits = fixedbias.load_dataset("digits")
+    monkeypatch.setattr(fixedbias, "load_dataset", lambda name: digits, raising=False)
+    names: dict = {}
+    exec(example, names)
+    assert len(names["history"].history["val_accuracy"]) == 5
+
+
+@pytest.mark.slow
+def test_the_layer_of_ones_own_races(elsewhere):
+    (arguments,) = (a for a in GRID if "scaled.py" in a)
+    small = "--data digits --epochs 1 --seeds 1 --time-cap 1 --device cpu"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.grid", *shlex.split(arguments), *small.split()],
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Scaled +[\d,]+ ", done.stdout)

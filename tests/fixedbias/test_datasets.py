@@ -424,6 +424,7 @@ def test_keras_itself_behind_a_silent_proxy(
     home: Path, monkeypatch: pytest.MonkeyPatch, silent_server: int, name: str
 ) -> None:
     monkeypatch.undo()
+    monkeypatch.delenv("FIXEDBIAS_DATA", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(home))
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent_server}")
     monkeypatch.setattr(datasets, "STALL_SECONDS", 1.0)
@@ -435,6 +436,7 @@ def test_keras_itself_behind_a_silent_proxy(
 @pytest.mark.slow
 def test_keras_itself_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
+    monkeypatch.delenv("FIXEDBIAS_DATA", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(home))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -44,6 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     axes: dict[str, list[Any]] = {
         "arm": ["dense", "dense-nobias", "fixed"] + (["dense-frozen"] if full else []),
         "precision": ["float32"] + (["mixed_float16", "mixed_bfloat16"] if full else []),
+        "images": ["uint8"] + (["float32"] if full else []),
         "units": [128] + ([64, 512, 1024] if full else []),
     }
     for name, values in axes.items():

@@ -1,11 +1,12 @@
 """The ceiling: how fast this machine does the bare matrix products of a training step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.timing import Burst
+from bench.verdicts import paired_ratio
 
 
 class Product(NamedTuple):
@@ -62,6 +63,13 @@ def ceiling_bursts(
     if device == "cpu" and dtype == "float32":
         bursts["numpy"] = _burst(_numpy(products), batch_size, steps)
     return bursts
+
+
+def ceiling_share(samples: Mapping[str, list[float]], arm: str) -> float:
+    """Speed of an arm as a share of the fastest of the others, the libraries timed beside it."""
+    return min(
+        1 / paired_ratio(samples[arm], samples[name]).estimate for name in samples if name != arm
+    )
 
 
 def _burst(step: Callable[[], Any], batch_size: int, steps: int) -> Burst:

@@ -135,7 +135,7 @@ def _toml_arguments(path: Path) -> list[str]:
                 f"--config has an option that does not exist, {key!r} in {path}: "
                 f"use {', '.join(sorted(known))}."
             )
-        flag = "--" + name.replace("_", "-")
+        flag = _flag(name)
         if isinstance(value, bool):
             arguments += [flag] if value else []
         else:
@@ -149,7 +149,7 @@ def _toml_arguments(path: Path) -> list[str]:
 def _check(options: Options) -> None:
     for name in ("layers", "units", "batch_size", "arms", "engine", "precision", "bias"):
         values = getattr(options, name)
-        flag = "--" + name.replace("_", "-")
+        flag = _flag(name)
         if not values:
             raise UsageError(f"{flag} needs at least one value.")
         if len(set(values)) != len(values):
@@ -158,13 +158,13 @@ def _check(options: Options) -> None:
         values = getattr(options, name)
         for value in values if isinstance(values, tuple) else (values,):
             if value < 1:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} must be a positive whole number. Received: {value}.")
+                raise UsageError(
+                    f"{_flag(name)} must be a positive whole number. Received: {value}."
+                )
     for name in ("halfwidth", "time_cap", "timeout", "margin"):
         value = getattr(options, name)
         if not 0 < value < math.inf:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} must be a positive number. Received: {value}.")
+            raise UsageError(f"{_flag(name)} must be a positive number. Received: {value}.")
     if not 0 <= options.floor < math.inf:
         raise UsageError(f"--floor must be zero or a positive number. Received: {options.floor}.")
     for arm in options.arms:
@@ -193,6 +193,10 @@ def _check(options: Options) -> None:
                     raise UsageError(f"--bias: {error}.") from None
     if options.results.exists() and not options.results.is_dir():
         raise UsageError(f"--results must be a folder. Received: the file {options.results}.")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _words(values: Sequence[object] | dict) -> str:

@@ -10,10 +10,10 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
 
-from bench.ceilings import Product, ceiling_bursts
+from bench.ceilings import Product, ceiling_bursts, ceiling_share
 from bench.machine import describe_machine
 from bench.timing import Burst, measure_rounds
-from bench.verdicts import Ratio, paired_ratio
+from bench.verdicts import Ratio
 
 ROUNDS = 15
 FLOOR = 0.02
@@ -93,11 +93,6 @@ def race(benchmark: Any) -> Callable[[Burst, list[Product], str], None]:
             cap=0.5,
             min_rounds=ROUNDS,
         )
-        best = min(
-            (paired_ratio(session.samples["this"], session.samples[name]) for name in ceilings),
-            key=lambda ratio: -ratio.estimate,
-        )
-
         launches = itertools.count(1)
 
         def launch() -> None:
@@ -111,7 +106,7 @@ def race(benchmark: Any) -> Callable[[Burst, list[Product], str], None]:
         benchmark.extra_info.update(
             examples_per_second=rate,
             gflop_per_second=rate * flops / 1e9,
-            share_of_ceiling=1 / best.estimate,
+            share_of_ceiling=ceiling_share(session.samples, "this"),
         )
 
     return run

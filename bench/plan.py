@@ -74,9 +74,9 @@ def make_plan(
     ]
     common: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("arms", "layer", "epochs", "seeds", "floor", "halfwidth", "order_seed")
+        for name in (
+            *("arms", "layer", "epochs", "seeds"),
+            *("floor", "halfwidth", "time_cap", "order_seed"),
+        )
     }
-    return [
-        Comparison(cell=cell, data_dir=data_dir, time_cap=options.time_cap, **common)
-        for cell in cells
-    ]
+    return [Comparison(cell=cell, data_dir=data_dir, **common) for cell in cells]

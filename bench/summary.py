@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
+from bench.ceilings import ceiling_share
 from bench.records import Record
 from bench.verdicts import (
     Difference,
@@ -99,22 +100,17 @@ def _row(record: Record, name: str, word: Verdict | None, margin: float) -> Row:
         verdict=word,
         accuracy=statistics.fmean(accuracies) if accuracies else math.nan,
         difference=_difference(reference.get("accuracies", []), accuracies, name),
-        ceiling=ceiling_share(record, ratio),
+        ceiling=_ceiling(record, ratio),
         flags=failures + _doubts(arm, ratio, name),
     )
 
 
-def ceiling_share(record: Record, ratio: Ratio | None) -> float:
+def _ceiling(record: Record, ratio: Ratio | None) -> float:
     """Speed as a share of the best bare matrix products, measured beside the reference arm."""
     samples = record.extra.get("ceiling", {}).get("samples", {})
     if REFERENCE not in samples or not samples[REFERENCE]:
         return math.nan
-    shares = [
-        1 / paired_ratio(samples[REFERENCE], samples[name]).estimate
-        for name in samples
-        if name != REFERENCE
-    ]
-    return min(shares) * (ratio.estimate if ratio else 1.0)
+    return ceiling_share(samples, REFERENCE) * (ratio.estimate if ratio else 1.0)
 
 
 def _difference(baseline: list[float], accuracies: list[float], name: str) -> Difference | None:

@@ -95,8 +95,9 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
 
     cell = comparison.cell
     data = prepare_data(cell.engine, _dataset(cell.data, comparison.data_dir))
-    registry = ARMS | user_arms(comparison.layer)
-    names = [*comparison.arms, *user_arms(comparison.layer)]
+    own = user_arms(comparison.layer)
+    registry = ARMS | own
+    names = [*comparison.arms, *own]
     arms: dict[str, dict[str, Any]] = {}
     bursts = {}
     for name in [*names, AGAIN]:
@@ -162,18 +163,18 @@ def _ceiling(cell: Cell, reference: Any, steps: int, comparison: Comparison) -> 
 
     Apart from the arms' rounds, so that no library's threads disturb what is compared.
     """
+    import keras
+
     from bench.ceilings import ceiling_bursts, step_products
     from bench.timing import measure_rounds
 
     products = step_products(cell.layers, cell.units, cell.batch_size)
-    dtype = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}.get(
-        cell.precision, "float32"
-    )
+    dtype = keras.config.dtype_policy().compute_dtype
     bursts = ceiling_bursts(
         products,
         cell.batch_size,
         steps,
-        device="cpu" if cell.device == "cpu" else "gpu",
+        device=cell.device,
         dtype=dtype,
     )
     for burst in bursts.values():

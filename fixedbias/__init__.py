@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fixedbias.biases import bias_values
     from fixedbias.datasets import Dataset, DatasetError, load_dataset
+    from fixedbias.freezing import FreezableDense, FreezeAfter
     from fixedbias.layers import FixedBiasDense
     from fixedbias.networks import mlp
+    from fixedbias.stacked import fit_stacked
     from fixedbias.training import fit_compiled
 
 __version__ = "0.1.0"
@@ -16,8 +18,11 @@ _HOME = {
     "Dataset": "datasets",
     "DatasetError": "datasets",
     "FixedBiasDense": "layers",
+    "FreezableDense": "freezing",
+    "FreezeAfter": "freezing",
     "bias_values": "biases",
     "fit_compiled": "training",
+    "fit_stacked": "stacked",
     "load_dataset": "datasets",
     "mlp": "networks",
 }
@@ -25,8 +30,11 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "FixedBiasDense",
+    "FreezableDense",
+    "FreezeAfter",
     "bias_values",
     "fit_compiled",
+    "fit_stacked",
     "load_dataset",
     "mlp",
 ]

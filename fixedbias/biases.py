@@ -24,6 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fixedbias.npz import read_entry
+from fixedbias.text import one_line
+
+# The most that NumPy's own reader allows a header.
+_HEADER_BYTES = 2**16
+
 
 def _rng(t: int, seed: float) -> np.random.Generator:
     if not float(seed).is_integer():
@@ -147,18 +153,25 @@ def _from_rule(preset: str, name: str, settings: str, t: int, units: int) -> np.
 
 
 def _from_file(path: Path, t: int, units: int) -> np.ndarray:
+    rule = (
+        "A bias file must be a readable .npz file with one array per hidden layer, keys 0, 1, ... "
+        f"Received: {path}"
+    )
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            values = np.asarray(arrays[str(t)])
-    # A `.npy` file gives an array, which is no context manager.
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
+        # Looked at before it is opened: a pipe would block for ever.
+        if not path.is_file():
+            raise OSError("which is no file")
+        with zipfile.ZipFile(path) as archive:
+            shape, _, dtype, data = read_entry(archive, str(t), 16 * units + _HEADER_BYTES)
+    except Exception as error:  # a damaged file raises a dozen types
+        raise ValueError(one_line(f"{rule}, without an array {t} ({error})")) from None
+    if shape != (units,) or dtype.kind not in "iuf":
         raise ValueError(
-            f"A bias file must be a readable .npz file with one array per hidden layer, "
-            f"keys 0, 1, ... Received: {path}, without an array {t}"
-        ) from None
-    if values.shape != (units,) or values.dtype.kind not in "iuf":
-        raise ValueError(
-            f"The bias of layer t={t} must be {units} numbers. "
-            f"Received: {path} with {values.dtype} of shape {values.shape}"
+            one_line(
+                f"The bias of layer t={t} must be {units} numbers. "
+                f"Received: {path} with {dtype} of shape {shape}"
+            )
         )
-    return values
+    if len(buffer := data.read()) != units * dtype.itemsize:
+        raise ValueError(one_line(f"{rule}, whose array {t} is cut short or goes on"))
+    return np.frombuffer(buffer, dtype)

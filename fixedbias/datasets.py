@@ -28,7 +28,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fixedbias.idx import ARRAYS, TITLES, DatasetError, files_in, one_line, read_folder
+from fixedbias.idx import ARRAYS, TITLES, DatasetError, files_in, read_folder
+from fixedbias.text import one_line
 
 __all__ = ["Dataset", "DatasetError", "Located", "find_dataset", "load_dataset"]
 
@@ -152,14 +153,10 @@ def find_dataset(
     >>> find_dataset("synthetic:600")
     Located(name='synthetic:600', data_dir=None, notice='')
     """
+    check_name(name)
     if name == "digits" or _synthetic_examples(name):
         return Located(name, None, "")
     wanted = "mnist" if name == "auto" else name
-    if wanted not in TITLES:
-        raise DatasetError(
-            "A dataset must be auto, mnist, fashion_mnist, digits, synthetic or "
-            f"synthetic:EXAMPLES with 1 to 999999 examples. Received: name={name!r}"
-        )
     title, absent = TITLES[wanted], ""
     advice = f"set --data-dir or FIXEDBIAS_DATA to a folder with the {title} files."
     given = data_dir or os.environ.get("FIXEDBIAS_DATA")
@@ -188,6 +185,29 @@ def find_dataset(
         raise DatasetError(f"{problem}: {advice}")
     fallback = "using scikit-learn's 8x8 digits scaled to 28x28"
     return Located("digits", None, one_line(f"{problem}: {fallback}; {advice}"))
+
+
+def check_name(name: str) -> int:
+    """How many training images a dataset of this name has, at most; nothing is looked for.
+
+    Raises:
+        DatasetError: There is no dataset of this name.
+
+    Example:
+
+    >>> check_name("synthetic:600")
+    600
+    """
+    if name == "digits":
+        return 1442
+    if name in ("auto", *TITLES):
+        return 60_000
+    if examples := _synthetic_examples(name):
+        return examples
+    raise DatasetError(
+        "A dataset must be auto, mnist, fashion_mnist, digits, synthetic or "
+        f"synthetic:EXAMPLES with 1 to 999999 examples. Received: name={name!r}"
+    )
 
 
 def _keras_cache() -> Path:

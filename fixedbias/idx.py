@@ -10,10 +10,8 @@ stays below a few times `MAX_BYTES` whatever a header says, and whatever is wron
 
 import gzip
 import hashlib
-import io
 import math
 import struct
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from fixedbias.npz import read_entry
+from fixedbias.text import one_line
 
 MAX_BYTES = 2**26
 """The most that one array or one file may hold; MNIST's training images take 47,040,016 bytes."""
@@ -53,10 +54,6 @@ ARRAYS = {
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
-_NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 _ADVICE = "Replace the file by a good copy."
 
 
@@ -65,11 +62,6 @@ class DatasetError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks, control characters, or anything else a terminal cannot show."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def files_in(name: str, folder: Path) -> dict[str, Path]:
@@ -223,19 +215,11 @@ def _read_npy(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
     where = f"{path} [{key}]"
     if f"{key}.npy" not in archive.namelist():
         raise _refused(where, f"archive must have the keys {', '.join(ARRAYS)}", f"no {key}")
-    entry = archive.getinfo(f"{key}.npy")
-    # bzip2 and LZMA unpack without bound in Python's reader, and NumPy writes neither.
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _refused(where, "entry must be stored or deflated", f"method {entry.compress_type}")
-    if entry.file_size > MAX_BYTES:
-        raise _refused(where, f"entry must have at most {MAX_BYTES} bytes", f"{entry.file_size}")
-    with archive.open(entry) as stream:
-        # Without a bound, zipfile would unpack what the entry holds, not what it declares.
-        npy = io.BytesIO(stream.read(entry.file_size + 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the headers of Python 2, and those badly written
-        version = np.lib.format.read_magic(npy)
-        shape, fortran_order, dtype = _NPY_HEADERS[version](npy)
+    try:
+        shape, fortran_order, dtype, npy = read_entry(archive, key, MAX_BYTES)
+    except ValueError as error:
+        rule = "file must be readable and whole"
+        raise _refused(where, rule, f"{type(error).__name__}: {error}") from None
     if dtype != np.uint8 or fortran_order:
         received = f"{dtype} in {'Fortran' if fortran_order else 'C'} order"
         raise _refused(where, "array must be uint8 in C order", received)

@@ -21,6 +21,8 @@ def mlp(
     classes: int = 10,
     rescale: float | None = None,
     seed: int | None = None,
+    layer_norm: bool = False,
+    output_activation: str | Callable | None = "softmax",
 ) -> keras.Model:
     """A network of `layers` layers: flatten, `layers - 1` hidden layers, softmax.
 
@@ -45,6 +47,9 @@ def mlp(
             images as uint8, which is a quarter of the memory of float32.
         seed: Makes the kernels reproducible: kernel t depends on `seed`, t and its shape
             alone, so networks that differ in their biases or in `hidden` start alike.
+        layer_norm: Whether a `keras.layers.LayerNormalization` follows every hidden layer. It
+            shifts and scales what it gets, and so can undo some of what a fixed bias does.
+        output_activation: Activation of the output layer.
 
     Returns:
         A functional `keras.Model`, not compiled. Input `(batch, *input_shape)`, output
@@ -91,9 +96,11 @@ def mlp(
             kernel_initializer=kernel_initializer(t),
             name=f"hidden_{t}",
         )(x)
+        if layer_norm:
+            x = keras.layers.LayerNormalization(name=f"norm_{t}")(x)
     outputs = keras.layers.Dense(
         classes,
-        activation="softmax",
+        activation=output_activation,
         kernel_initializer=kernel_initializer(layers - 1),
         dtype="float32",
         name="output",

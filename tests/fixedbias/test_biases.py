@@ -81,6 +81,7 @@ def test_file(tmp_path: Path) -> None:
         ({"0": [1.0, 2.0]}, 3),
         ({"0": [[1.0, 2.0]]}, 2),
         ({"0": ["a", "b"]}, 2),
+        ({"0": np.array([1.0, 2.0], dtype=object)}, 2),  # pickled
         ({"0": [True, False]}, 2),
         ({"0": [1.0, np.nan]}, 2),
         ({"0": [1.0, 1e300]}, 2),  # not finite in float32
@@ -97,8 +98,7 @@ def test_file_that_is_not_npz(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04cut")
     np.save(tmp_path / "array.npy", np.ones(2))
-    np.savez(tmp_path / "pickled.npz", **{"0": np.array([{}], dtype=object)})
-    for name in ("text", "empty", "cut.npz", "array.npy", "pickled.npz", "missing", ""):
+    for name in ("text", "empty", "cut.npz", "array.npy", "missing", ""):
         with pytest.raises(ValueError, match="must be a readable"):
             bias_values(f"file:{tmp_path / name}", 0, 2)
 

@@ -15,18 +15,13 @@ import pytest
 
 from fixedbias import datasets
 from fixedbias.datasets import Dataset, DatasetError, Located, find_dataset, load_dataset
-from fixedbias.idx import ARRAYS, idx_md5
+from fixedbias.idx import ARRAYS
+from tests.fixedbias.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
 REAL = Path(os.environ.get("FIXEDBIAS_DATA") or ROOT.parent / "shared" / "mnist")
 """Where the real MNIST may be."""
 
-SMALL = {
-    "x_train": np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28),
-    "y_train": np.array([7, 0, 9], np.uint8),
-    "x_test": np.ones((2, 28, 28), np.uint8),
-    "y_test": np.array([1, 2], np.uint8),
-}
 OTHER = {key: array ^ 1 for key, array in SMALL.items()}
 
 
@@ -37,15 +32,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     set_child(monkeypatch, "raise OSError('Connection refused')")
     return tmp_path / "home"
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """For this test, MNIST is `SMALL`, by its counts and MD5."""
-    for key, array in SMALL.items():
-        entry = ARRAYS[key]._replace(examples=len(array), mnist_md5=idx_md5(array))
-        monkeypatch.setitem(ARRAYS, key, entry)
-    return SMALL
 
 
 def set_child(monkeypatch: pytest.MonkeyPatch, loader: str) -> None:
@@ -171,12 +157,12 @@ def test_mnist_at_hand(
     tmp_path: Path,
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
-    small: dict[str, np.ndarray],
+    small_mnist: dict[str, np.ndarray],
     how: str,
     name: str,
 ) -> None:
     folder = home / "datasets" if how == "cache" else tmp_path / "data"
-    write_npz(folder / "mnist.npz", small)
+    write_npz(folder / "mnist.npz", small_mnist)
     if how == "variable":
         monkeypatch.setenv("FIXEDBIAS_DATA", str(folder))
     data_dir = folder if how == "argument" else None
@@ -187,21 +173,21 @@ def test_mnist_at_hand(
         load_dataset(located.name, located.data_dir, download=False),
     ):
         assert (dataset.name, dataset.source) == ("mnist", str(folder))
-        check_equal(dataset, small)
+        check_equal(dataset, small_mnist)
 
 
 def test_argument_comes_before_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, np.ndarray]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_mnist: dict[str, np.ndarray]
 ) -> None:
-    folder = write_npz(tmp_path / "data" / "mnist.npz", small).parent
+    folder = write_npz(tmp_path / "data" / "mnist.npz", small_mnist).parent
     monkeypatch.setenv("FIXEDBIAS_DATA", str(tmp_path / "nowhere"))
     assert find_dataset("mnist", folder).data_dir == str(folder)
 
 
 def test_folder_becomes_absolute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, np.ndarray]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_mnist: dict[str, np.ndarray]
 ) -> None:
-    folder = write_npz(tmp_path / "data" / "mnist.npz", small).parent
+    folder = write_npz(tmp_path / "data" / "mnist.npz", small_mnist).parent
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_dataset("mnist", "data").data_dir == str(folder)
@@ -218,9 +204,9 @@ def test_named_and_not_in_the_given_folder(tmp_path: Path, home: Path, name: str
 
 
 def test_auto_falls_on_to_the_cache_and_says_so(
-    tmp_path: Path, home: Path, small: dict[str, np.ndarray]
+    tmp_path: Path, home: Path, small_mnist: dict[str, np.ndarray]
 ) -> None:
-    cache = write_npz(home / "datasets" / "mnist.npz", small).parent
+    cache = write_npz(home / "datasets" / "mnist.npz", small_mnist).parent
     located = find_dataset("auto", tmp_path / "empty")
     notice = f"There are no MNIST files in {tmp_path / 'empty'}: using those in {cache}."
     assert located == Located("mnist", str(cache), notice)
@@ -254,11 +240,11 @@ def test_named_and_not_to_be_had(name: str) -> None:
 @pytest.mark.parametrize("where", ["given", "cache"])
 @pytest.mark.parametrize("name", ["auto", "mnist"])
 def test_damaged_files_are_never_passed_over(
-    tmp_path: Path, home: Path, small: dict[str, np.ndarray], where: str, name: str
+    tmp_path: Path, home: Path, small_mnist: dict[str, np.ndarray], where: str, name: str
 ) -> None:
     folder = tmp_path / "data" if where == "given" else home / "datasets"
     data_dir = folder if where == "given" else None
-    path = write_npz(folder / "mnist.npz", small)
+    path = write_npz(folder / "mnist.npz", small_mnist)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DatasetError, match=str(path)):
         load_dataset(name, data_dir)
@@ -271,9 +257,9 @@ def test_damaged_files_are_never_passed_over(
         load_dataset(name, data_dir)
 
 
-def test_fashion_mnist_of_the_keras_cache(home: Path, small: dict[str, np.ndarray]) -> None:
+def test_fashion_mnist_of_the_keras_cache(home: Path, small_mnist: dict[str, np.ndarray]) -> None:
     folder = home / "datasets"
-    write_npz(folder / "mnist.npz", small)
+    write_npz(folder / "mnist.npz", small_mnist)
     write_npz(folder / "fashion-mnist" / "fashion_mnist.npz", OTHER)
     dataset = load_dataset("fashion_mnist")
     assert (dataset.name, dataset.source) == ("fashion_mnist", str(folder))
@@ -310,12 +296,12 @@ def test_download_fills_the_cache(
     tmp_path: Path,
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
-    small: dict[str, np.ndarray],
+    small_mnist: dict[str, np.ndarray],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     chatter = "print('Downloading')\nprint('WARNING', file=sys.stderr)\n"
-    set_child(monkeypatch, START + chatter + served(tmp_path, small))
-    check_equal(load_dataset("auto"), small)
+    set_child(monkeypatch, START + chatter + served(tmp_path, small_mnist))
+    check_equal(load_dataset("auto"), small_mnist)
     assert files_below(home) == [home / "datasets" / "mnist.npz"]
     assert list((home / "datasets").iterdir()) == [home / "datasets" / "mnist.npz"]
     assert capfd.readouterr() == ("", "")
@@ -355,7 +341,7 @@ def test_failed_download(
 
 
 def test_download_of_another_dataset(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, np.ndarray]
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, small_mnist: dict[str, np.ndarray]
 ) -> None:
     set_child(monkeypatch, START + served(tmp_path, OTHER))
     check_given_up(home, "this must be MNIST's 3 training images")
@@ -395,7 +381,7 @@ urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(
 
 
 def test_time_starts_over_while_bytes_arrive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, np.ndarray]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_mnist: dict[str, np.ndarray]
 ) -> None:
     monkeypatch.setattr(datasets, "STALL_SECONDS", 0.5)
     drip = """\
@@ -405,8 +391,8 @@ for i in range(10):
     time.sleep(0.1)
 """
     before = "import time\ntime.sleep(0.7)\n"  # an import that takes longer than a stall may
-    set_child(monkeypatch, before + START + drip + served(tmp_path, small))
-    check_equal(load_dataset("mnist"), small)
+    set_child(monkeypatch, before + START + drip + served(tmp_path, small_mnist))
+    check_equal(load_dataset("mnist"), small_mnist)
 
 
 @pytest.mark.parametrize("loader", ["import time\ntime.sleep(60)", START + "i = 0\nwhile True:\n"])
@@ -452,7 +438,7 @@ def test_keras_itself_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_tensorflow_and_keras_are_not_imported(
-    small: dict[str, np.ndarray], tmp_path: Path
+    small_mnist: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     code = """\
 import sys

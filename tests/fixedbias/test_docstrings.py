@@ -5,7 +5,22 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ["biases", "epochs", "layers", "networks", "training"]
+MODULES = [
+    "activations",
+    "biases",
+    "by_hand",
+    "epochs",
+    "freezing",
+    "layers",
+    "losses",
+    "networks",
+    "npz",
+    "plain",
+    "plots",
+    "stacked",
+    "text",
+    "training",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

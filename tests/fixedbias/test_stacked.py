@@ -1,0 +1,114 @@
+"""Stacked training gives every network what it would have learnt alone."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from fixedbias import fit_compiled, mlp
+from fixedbias.stacked import StackedProgram, fit_stacked, stacked_bytes
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (50, 28, 28)).astype("uint8")
+Y = RNG.integers(0, 10, 50).astype("int32")
+
+
+def make(seed: int, optimizer: Any = None) -> keras.Model:
+    model = mlp(3, 8, "ramp", rescale=1 / 255, seed=seed)
+    model.compile(
+        optimizer or keras.optimizers.Adam(1e-2),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=True,
+    )
+    return model
+
+
+@pytest.mark.parametrize(  # with and without a short last batch
+    "batch_size", [16, pytest.param(10, marks=pytest.mark.slow)]
+)
+def test_every_seed_gets_what_it_gets_alone(batch_size: int) -> None:
+    seeds = [3, 1, 4]
+    stack, alone = [make(seed) for seed in seeds], [make(seed) for seed in seeds]
+    held_out = X[:20], Y[:20]
+    histories = fit_stacked(
+        stack, X, Y, batch_size, 2, seeds=seeds, validation_data=held_out, stacked=True
+    )
+    for seed, one, other, history in zip(seeds, stack, alone, histories, strict=True):
+        expected = fit_compiled(
+            other, X, Y, batch_size, 2, 0, validation_data=held_out, seed=seed
+        ).history
+        assert history.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(history[name], values, rtol=1e-4, err_msg=name)
+        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+        assert int(one.optimizer.iterations) == int(other.optimizer.iterations)
+    assert not np.allclose(stack[0].get_weights()[0], stack[1].get_weights()[0])
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16"])
+def test_fixed_biases_stay_when_stacked(precision: str) -> None:
+    keras.config.set_dtype_policy(precision)
+    models = [make(seed) for seed in (0, 1)]
+    before = [model.get_layer("hidden_1").bias.numpy() for model in models]
+    fit_stacked(models, X, Y, 16, 1, seeds=[0, 1], stacked=True)
+    for model, bias in zip(models, before, strict=True):
+        np.testing.assert_array_equal(model.get_layer("hidden_1").bias.numpy(), bias)
+
+
+def test_on_a_cpu_they_are_trained_one_after_the_other(monkeypatch: Any) -> None:
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(StackedProgram, "__init__", None)  # would fail if it were used
+    models = [make(seed) for seed in (0, 1)]
+    assert len(fit_stacked(models, X, Y, 16, 1, seeds=[0, 1])) == 2
+
+
+REFUSED = {
+    "clipping": (keras.optimizers.Adam(global_clipnorm=1.0), "Adam with global_clipnorm=1.0"),
+    "layer-wise": (keras.optimizers.Lamb(), "Received: Lamb"),
+    "loss scale": (
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+        "Received: LossScaleOptimizer",
+    ),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "words"), REFUSED.values(), ids=REFUSED)
+def test_optimizers_that_look_at_a_whole_gradient_are_refused(optimizer: Any, words: str) -> None:
+    with pytest.raises(ValueError, match="update every entry by itself") as refusal:
+        fit_stacked([make(0, optimizer)], X, Y, seeds=[0], stacked=True)
+    assert words in str(refusal.value)
+
+
+def test_models_of_different_shapes_are_refused() -> None:
+    other = mlp(2, 8, rescale=1 / 255)
+    other.compile("adam", "sparse_categorical_crossentropy", jit_compile=True)
+    with pytest.raises(ValueError, match="models of one shape"):
+        fit_stacked([make(0), other], X, Y, seeds=[0, 1])
+
+
+def test_other_metrics_are_refused() -> None:
+    model = make(0)
+    top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=[top], jit_compile=True)
+    with pytest.raises(ValueError, match=r"no metrics but `accuracy`.*\['top2'\]"):
+        fit_stacked([model], X, Y, seeds=[0], stacked=True)
+
+
+@pytest.mark.parametrize("seeds", [[], [0]])
+def test_seeds_are_one_per_model(seeds: list[int]) -> None:
+    with pytest.raises(ValueError, match="one seed for each"):
+        fit_stacked([make(0), make(1)], X, Y, seeds=seeds)
+
+
+def test_memory_is_estimated_before_anything_is_compiled() -> None:
+    model = make(0)
+    assert stacked_bytes(model, 64, 16) == 64 * stacked_bytes(model, 1, 16)
+    assert stacked_bytes(model, 1, 16) > 4 * 3 * 4 * model.count_params() // 4
+    with pytest.raises(ValueError, match="stack fewer models"):
+        fit_stacked([model], X, Y, seeds=[0], stacked=True, memory_limit=1000)

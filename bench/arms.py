@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -33,10 +33,12 @@ class Arm:
         hidden: Makes the layer, called as `hidden(units, bias=..., activation=...,
             kernel_initializer=..., name=...)` (see `fixedbias.mlp`).
         prepare: Called with a hidden layer, once built, and its fixed bias.
+        callbacks: Makes the callbacks of a full training.
     """
 
     hidden: Callable[..., "keras.layers.Layer"]
     prepare: Callable[[Any, np.ndarray], None] = lambda layer, bias: None
+    callbacks: Callable[[], list[Any]] = list
 
 
 def _dense(units: int, *, bias: Any, **common: Any) -> "keras.layers.Layer":
@@ -62,6 +64,30 @@ def _fixed(units: int, **common: Any) -> "keras.layers.Layer":
     return FixedBiasDense(units, **common)
 
 
+def _fixed_lambda(units: int, **common: Any) -> "keras.layers.Layer":
+    from bench.ways import lambda_dense
+
+    return lambda_dense(units, **common)
+
+
+def _plain(units: int, **common: Any) -> "keras.layers.Layer":
+    from bench.ways import PlainDense
+
+    return PlainDense(units, **common)
+
+
+def _freezable(units: int, **common: Any) -> "keras.layers.Layer":
+    from fixedbias import FreezableDense
+
+    return FreezableDense(units, **common)
+
+
+def _freeze_after(epochs: int) -> list[Any]:
+    from fixedbias import FreezeAfter
+
+    return [FreezeAfter(epochs)]
+
+
 ARMS: dict[str, Arm] = {
     # The standard layer: bias from zero, trained.
     REFERENCE: Arm(_dense),
@@ -70,7 +96,36 @@ ARMS: dict[str, Arm] = {
     # The standard layer holding the fixed bias, frozen after it is built.
     "dense-frozen": Arm(_dense, _freeze),
     "fixed": Arm(_fixed),
+    # The same layer as a function of `keras.ops` in a `Lambda` layer, behind the kernel's layer,
+    "fixed-lambda": Arm(_fixed_lambda),
+    # and in TensorFlow's operations alone.
+    "plain": Arm(_plain),
 }
+_FREEZE_AFTER = "freeze-after="
+
+
+def find_arm(name: str) -> Arm:
+    """The arm of this name: one of `ARMS`, or `freeze-after=K` for any number of epochs K.
+
+    In `freeze-after=K` the bias starts from the preset, is trained for K epochs and then fixed;
+    with K = 0 it trains as `fixed` does. What is timed of it is the training before.
+
+    Raises:
+        ValueError: There is no such arm.
+
+    Example:
+
+    >>> find_arm("fixed") is ARMS["fixed"]
+    True
+    """
+    if name in ARMS:
+        return ARMS[name]
+    epochs = name.removeprefix(_FREEZE_AFTER)
+    if epochs != name and epochs.isascii() and epochs.isdecimal() and str(int(epochs)) == epochs:
+        return Arm(_freezable, callbacks=partial(_freeze_after, int(epochs)))
+    raise ValueError(
+        f"An arm must be one of {', '.join(ARMS)} or {_FREEZE_AFTER}EPOCHS. Received: {name}"
+    )
 
 
 def user_arms(words: Sequence[str]) -> dict[str, Arm]:

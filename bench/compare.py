@@ -17,7 +17,11 @@ import tyro
 
 from bench.config import UsageError, usage_error
 from bench.records import BadRecord, Record, Run, read_run
+from bench.summary import record_builds
 from bench.verdicts import Ratio, Verdict, paired_ratio, verdict
+
+# Seconds of a reference and of what is held against it, and the builds they come from.
+_Pair = tuple[list[float], list[float], list[int]]
 
 
 @dataclass(frozen=True)
@@ -113,25 +117,29 @@ def changes(a: Record, b: Record) -> list[tuple[str, str, Ratio]]:
     for name in a.arms:
         if name not in (REFERENCE, AGAIN) and a.arms[name].get("samples"):
             pair = [
-                (r.arms[REFERENCE].get("samples"), r.arms.get(name, {}).get("samples"))
+                (
+                    r.arms[REFERENCE].get("samples"),
+                    r.arms.get(name, {}).get("samples"),
+                    record_builds(r),
+                )
                 for r in (a, b)
             ]
             found.append((name, REFERENCE, pair))
     ceilings = [r.extra.get("ceiling", {}).get("samples", {}) for r in (a, b)]
     for library in ceilings[0]:
         if library != REFERENCE:
-            pair = [(samples.get(library), samples.get(REFERENCE)) for samples in ceilings]
+            pair = [(samples.get(library), samples.get(REFERENCE), [0]) for samples in ceilings]
             found.append((REFERENCE, f"{library}'s products", pair))
     return [(name, beside, _change(*pair)) for name, beside, pair in found if all(map(all, pair))]
 
 
-def _change(a: tuple[list[float], list[float]], b: tuple[list[float], list[float]]) -> Ratio:
+def _change(a: _Pair, b: _Pair) -> Ratio:
     """The ratio of two independent ratios.
 
     Its interval is put together from theirs, in logs (Zou and Donner, Statistics in Medicine 27,
     2008): the distances from estimate to bound add up as squares.
     """
-    old, new = (paired_ratio(*pair) for pair in (a, b))
+    old, new = (paired_ratio(before, after, builds=builds) for before, after, builds in (a, b))
     estimate = new.estimate / old.estimate
     rounds = min(old.rounds, new.rounds)
     if old.low == 0 or new.low == 0:  # too few rounds in one of them

@@ -1,24 +1,37 @@
 """The options: one dataclass, which the command line and TOML files are made from."""
 
+import importlib.util
 import math
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from bench.arms import ARMS, user_arms
+from bench.arms import find_arm, user_arms
+from bench.memory import estimate_bytes, free_bytes
+from bench.tasks import task_of
 from fixedbias.biases import bias_values
+from fixedbias.by_hand import ACTIVATIONS
+from fixedbias.datasets import check_name
+from fixedbias.text import one_line
 
-Engine = Literal["compiled", "fit", "fit-xla"]
+Engine = Literal["compiled", "fit", "fit-xla", "plain"]
+Task = Literal["images", "line", "half-plane", "odd"]
+Loss = Literal["auto", "cross-entropy", "sum-of-squares", "hinge", "huber"]
+Norm = Literal["none", "layer"]
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
 
 class UsageError(Exception):
     """Bad input. Its text is one sentence for the user: the rule, what came, what to do."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(one_line(sentence))
 
 
 @dataclass(frozen=True)
@@ -43,17 +56,30 @@ class Options:
     seeds: int = 3
     """Full trainings per arm; a seed sets the kernels and the order of the examples."""
     arms: tuple[str, ...] = ("dense", "dense-nobias", "fixed")
-    """What competes: dense, dense-nobias, dense-frozen, fixed. `dense` is always there."""
+    """What competes: dense, dense-nobias, dense-frozen, fixed, fixed-lambda, plain, or
+    freeze-after=K (bias trained for K epochs, then fixed). `dense` is always there."""
     layer: tuple[str, ...] = ()
     """A layer of your own as a further arm, module:Class or file.py:Class, then key=value
     arguments. This imports and runs that code."""
     engine: tuple[Engine, ...] = ("compiled",)
-    """What drives training: compiled (whole epochs inside XLA), fit (Keras, XLA off), fit-xla."""
+    """What drives training: compiled (whole epochs inside XLA), fit (Keras, XLA off), fit-xla,
+    plain (a loop by hand, XLA off)."""
     precision: tuple[Precision, ...] = ("float32",)
     """Precision policies."""
     bias: tuple[str, ...] = ("constant",)
     """Bias presets: zeros, constant, ramp, linspace, uniform, normal, decreasing or file:PATH,
     with settings as in constant:value=0.5."""
+    activation: tuple[str, ...] = ("relu",)
+    """Activations of the hidden layers: relu, tanh, sigmoid, linear, swish, mish, elish,
+    hard_sigmoid, step."""
+    loss: tuple[Loss, ...] = ("auto",)
+    """Losses; auto is cross-entropy for classes, sum-of-squares for numbers. hinge too is for
+    classes."""
+    norm: tuple[Norm, ...] = ("none",)
+    """Normalisation after every hidden layer: none or layer."""
+    task: tuple[Task, ...] = ("images",)
+    """What is learnt: images (those of --data), line (2x + 10), half-plane (x1 + x2 > 0.5), odd
+    (sin pi x). Where it has no classes, accuracy is R^2."""
     data: str = "auto"
     """mnist, fashion_mnist, digits, synthetic, synthetic:EXAMPLES, or auto (MNIST if it is at
     hand, else digits)."""
@@ -67,23 +93,37 @@ class Options:
     """Read options from this TOML file; the command line overrides them."""
     dry_run: bool = False
     """Print the plan and stop."""
+    time_breakdown: bool = False
+    """Say at the end where the time went."""
     quick: bool = False
     """A small grid, short trainings and loose timing: under two minutes to a first table."""
+    profile: bool = False
+    """Afterwards, trace a few steps of every arm of the last cell for TensorBoard's Profile tab."""
     halfwidth: float = 0.01
     """Stop timing a cell when every ratio is known to this relative half-width."""
-    time_cap: float = 60.0
+    time_cap: float = 120.0
     """Seconds of timing per cell, precise or not."""
+    builds: int = 8
+    """Compile the arms of a cell so many times at least before timing can stop on precision: what
+    is compiled twice runs at speeds about 1 % apart. 1 compiles once, and cannot tell such
+    differences from those between arms."""
     timeout: float = 1800.0
     """Seconds after which a cell is given up and recorded as failed."""
     floor: float = 0.02
     """Seconds that one timing sample must last."""
     margin: float = 0.02
     """Speed ratios within this of 1 are the same for all practical purposes."""
+    target: float | None = None
+    """Test accuracy whose time to reach is reported, a share of 1 (default: 0.97 on MNIST)."""
     order_seed: int = 0
     """Seed of the order of the arms within the timing rounds."""
+    force: bool = False
+    """Start also what is estimated to need more memory than is free."""
 
 
-_QUICK = Options(layers=(2, 3), units=(64, 128), epochs=1, seeds=1, time_cap=6.0, halfwidth=0.02)
+_QUICK = Options(
+    layers=(2, 3), units=(64, 128), epochs=1, seeds=1, time_cap=6.0, halfwidth=0.02, builds=1
+)
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -98,12 +138,35 @@ def parse(argv: Sequence[str]) -> Options:
     >>> parse(["--layers", "2", "3", "--bias", "constant:value=0.5"]).layers
     (2, 3)
     """
+    for word in argv:
+        if not word.isprintable():  # bytes that are no UTF-8, line breaks, control characters
+            raise UsageError(f"The command line must be printable text. Received: {word!r}.")
     options = _from_command_line(argv, Options())
+    if options.resume is not None:
+        if options != Options(resume=options.resume):
+            raise UsageError(
+                "--resume takes no other option: the run goes on with those it was started with."
+            )
+        return options
     if options.config is not None:
         argv = [*_toml_arguments(options.config), *argv]
         options = _from_command_line(argv, Options())
     if options.quick:
         options = _from_command_line(argv, _QUICK)
+    return _checked(options)
+
+
+def restore(table: dict[str, Any], where: str) -> Options:
+    """The options a run was started with, from its header.
+
+    Raises:
+        UsageError: An option is unknown or makes no sense, as for `parse`.
+    """
+    known = {name: value for name, value in table.items() if name not in ("config", "resume")}
+    return _checked(_from_command_line(_arguments(known, where), Options()))
+
+
+def _checked(options: Options) -> Options:
     options = replace(options, arms=tuple(dict.fromkeys(("dense", *options.arms))))
     _check(options)
     return options
@@ -121,69 +184,97 @@ def _from_command_line(argv: Sequence[str], default: Options) -> Options:
 def _toml_arguments(path: Path) -> list[str]:
     """A TOML file as command-line arguments, so that one parser checks both."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # reading a pipe would block for ever
+            raise UsageError(f"--config must be a file. Received: {path}.")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--config must be a readable file: {error.strerror}: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"--config must be a TOML file in UTF-8: {path}: {error}") from None
-    known = {f.name for f in fields(Options)} - {"config", "resume"}
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not TOML, or numbers and nests beyond reason
+        raise UsageError(f"--config must be a TOML file in UTF-8: {path}: {error}") from None
+    return _arguments(table, f"--config {path}")
+
+
+def _arguments(table: dict[str, Any], where: str) -> list[str]:
+    """Options by name as command-line arguments."""
+    known = {f.name: f.default for f in fields(Options) if f.name not in ("config", "resume")}
     arguments: list[str] = []
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
             raise UsageError(
-                f"--config has an option that does not exist, {key!r} in {path}: "
-                f"use {', '.join(sorted(known))}."
+                f"{where} has an option that does not exist, {key!r}: use {_words(sorted(known))}."
             )
-        flag = _flag(name)
-        if isinstance(value, bool):
-            arguments += [flag] if value else []
-        else:
-            values = value if isinstance(value, list) else [value]
-            if any(isinstance(v, list | dict) for v in values):
-                raise UsageError(f"--config must hold values and lists of values: {key} in {path}.")
-            arguments += [flag, *map(str, values)]
+        if value is None:
+            continue
+        rule = f"{where}: {_flag(name)} must be"
+        if isinstance(value, bool) or isinstance(known[name], bool):
+            if not isinstance(value, bool) or not isinstance(known[name], bool):
+                kind = "true or false" if isinstance(known[name], bool) else "a value"
+                raise UsageError(f"{rule} {kind}. Received: {value!r}.")
+            arguments += [_flag(name)] if value else []
+            continue
+        values = value if isinstance(value, list) else [value]
+        for word in values:
+            if not isinstance(word, str | int | float) or isinstance(word, bool):
+                raise UsageError(f"{rule} of values and lists of values. Received: {value!r:.80}.")
+            # Else a text could pass for an option of its own.
+            if isinstance(word, str) and (word.startswith("-") or not word.isprintable()):
+                raise UsageError(f"{rule} printable, without a dash before it. Received: {word!r}.")
+        if values or isinstance(known[name], tuple):
+            arguments += [_flag(name), *map(str, values)]
     return arguments
 
 
 def _check(options: Options) -> None:
-    for name in ("layers", "units", "batch_size", "arms", "engine", "precision", "bias"):
-        values = getattr(options, name)
-        flag = _flag(name)
-        if not values:
-            raise UsageError(f"{flag} needs at least one value.")
-        if len(set(values)) != len(values):
-            raise UsageError(f"{flag} must not name a value twice. Received: {_words(values)}.")
-    for name in ("layers", "units", "batch_size", "epochs", "seeds"):
-        values = getattr(options, name)
-        for value in values if isinstance(values, tuple) else (values,):
-            if value < 1:
-                raise UsageError(
-                    f"{_flag(name)} must be a positive whole number. Received: {value}."
-                )
-    for name in ("halfwidth", "time_cap", "timeout", "margin"):
-        value = getattr(options, name)
-        if not 0 < value < math.inf:
-            raise UsageError(f"{_flag(name)} must be a positive number. Received: {value}.")
-    if not 0 <= options.floor < math.inf:
-        raise UsageError(f"--floor must be zero or a positive number. Received: {options.floor}.")
+    check_values(options)
+    if options.time_cap >= options.timeout:
+        raise UsageError(
+            "--timeout must be more than --time-cap, or every cell would be given up. "
+            f"Received: {options.timeout:g} and {options.time_cap:g}."
+        )
+    if options.floor > options.time_cap:
+        raise UsageError(
+            "--floor must not be more than --time-cap, or no sample would be taken. "
+            f"Received: {options.floor:g} and {options.time_cap:g}."
+        )
+    if options.target is not None and not 0 < options.target < 1:
+        raise UsageError(
+            "--target must be an accuracy between 0 and 1, such as 0.97. "
+            f"Received: {options.target}."
+        )
     for arm in options.arms:
-        if arm not in ARMS:
+        try:
+            find_arm(arm)
+        except ValueError as error:
+            raise UsageError(f"--arms: {error}; for a layer of your own use --layer.") from None
+    for activation in options.activation:
+        if activation not in ACTIVATIONS:
             raise UsageError(
-                f"--arms must be among {_words(ARMS)}; for a layer of your own use --layer. "
-                f"Received: {arm}."
+                f"--activation must be among {_words(ACTIVATIONS)}. Received: {activation}."
             )
+    for task in options.task:
+        for loss in options.loss:
+            if loss != "auto" and loss not in task_of(task).losses:
+                raise UsageError(
+                    f"--loss must be among {_words(task_of(task).losses)} for --task {task}, or "
+                    f"auto. Received: {loss}."
+                )
+    if options.profile and importlib.util.find_spec("xprof") is None:
+        raise UsageError("--profile needs xprof: pip install 'fixedbias[profile]'.")
     try:
         user_arms(options.layer)
     except ValueError as error:
         raise UsageError(f"{error}.") from None
-    kind, _, index = options.device.partition(":")
-    if options.device not in ("cpu", "gpu", "all", "auto") and not (
-        kind == "gpu" and index.isdecimal()
-    ):
-        raise UsageError(
-            f"--device must be cpu, gpu, gpu:N, all or auto. Received: {options.device}."
-        )
+    try:
+        examples = check_name(options.data)
+    except ValueError as error:
+        raise UsageError(f"--data: {error}.") from None
+    if not options.force:
+        _check_memory(options, examples)
     for preset in options.bias:
         for units in options.units:
             for t in range(max(options.layers) - 1):
@@ -191,8 +282,70 @@ def _check(options: Options) -> None:
                     bias_values(preset, t, units)
                 except ValueError as error:
                     raise UsageError(f"--bias: {error}.") from None
-    if options.results.exists() and not options.results.is_dir():
-        raise UsageError(f"--results must be a folder. Received: the file {options.results}.")
+
+
+def _check_memory(options: Options, examples: int) -> None:
+    """Refuses what will not fit, before anything of it is allocated."""
+    layers, units, batch_size = max(options.layers), max(options.units), max(options.batch_size)
+    needed = estimate_bytes(
+        layers=layers,
+        units=units,
+        batch_size=batch_size,
+        arms=len(options.arms) + len(user_arms(options.layer)),
+        examples=examples,
+    )
+    free = free_bytes(options.device)
+    if needed > free:
+        raise UsageError(
+            f"--layers {layers} --units {units} --batch-size {batch_size} would need about "
+            f"{needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free: ask for "
+            "less, or insist with --force."
+        )
+
+
+def check_values(options: Any) -> None:
+    """What holds for the options of every command: lists, numbers, device, results folder.
+
+    Raises:
+        UsageError: An option is empty, has a value twice or is out of range.
+    """
+    values = vars(options)
+    for name, value in values.items():
+        if isinstance(value, tuple) and name not in _ANY:
+            if not value:
+                raise UsageError(f"{_flag(name)} needs at least one value.")
+            if len(set(value)) != len(value):
+                raise UsageError(
+                    f"{_flag(name)} must not name a value twice. Received: {_words(value)}."
+                )
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, bool) or name in _ANY:
+                continue
+            if isinstance(one, int) and one < 1:
+                raise UsageError(f"{_flag(name)} must be a positive whole number. Received: {one}.")
+            if isinstance(one, float) and name != "floor" and not 0 < one < math.inf:
+                raise UsageError(f"{_flag(name)} must be a positive number. Received: {one}.")
+    if not 0 <= options.floor < math.inf:
+        raise UsageError(f"--floor must be zero or a positive number. Received: {options.floor}.")
+    check_device(options.device)
+    for name in ("results", "data_dir"):
+        folder = getattr(options, name)
+        try:
+            wrong = folder is not None and folder.exists() and not folder.is_dir()
+        except (OSError, ValueError) as error:  # too long a name, a folder that may not be read
+            raise UsageError(f"{_flag(name)} must be a folder: {error}.") from None
+        if wrong:
+            raise UsageError(f"{_flag(name)} must be a folder. Received: the file {folder}.")
+
+
+# Options that may be empty or below 1.
+_ANY = ("layer", "order_seed")
+
+
+def check_device(device: str) -> None:
+    """Refuses what `--device` cannot mean."""
+    if not re.fullmatch("cpu|all|auto|gpu(:(0|[1-9][0-9]{0,3}))?", device):
+        raise UsageError(f"--device must be cpu, gpu, gpu:N, all or auto. Received: {device}.")
 
 
 def _flag(name: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from bench.ceilings import Product, ceiling_bursts, ceiling_share
 from bench.machine import describe_machine
-from bench.timing import Burst, measure_rounds
+from bench.timing import Burst, Session, measure_rounds
 from bench.verdicts import Ratio
 
 ROUNDS = 15
@@ -42,7 +42,8 @@ def _save_name(config: pytest.Config) -> str | None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = metafunc.config.option.bench_full
     axes: dict[str, list[Any]] = {
-        "arm": ["dense", "dense-nobias", "fixed"] + (["dense-frozen"] if full else []),
+        "arm": ["dense", "dense-nobias", "fixed", "fixed-lambda", "plain"]
+        + (["dense-frozen"] if full else []),
         "precision": ["float32"] + (["mixed_float16", "mixed_bfloat16"] if full else []),
         "images": ["uint8"] + (["float32"] if full else []),
         "units": [128] + ([64, 512, 1024] if full else []),
@@ -80,19 +81,7 @@ def race(benchmark: Any) -> Callable[[Burst, list[Product], str], None]:
 
     def run(burst: Burst, products: list[Product], dtype: str) -> None:
         burst.wait(burst.launch())
-        ceilings = ceiling_bursts(
-            products, burst.examples, 1, device="cpu" if _on_cpu() else "gpu", dtype=dtype
-        )
-        for ceiling in ceilings.values():
-            ceiling.wait(ceiling.launch())
-        session = measure_rounds(
-            {"this": burst, **ceilings},
-            reference="this",
-            compared=[],
-            floor=FLOOR,
-            cap=0.5,
-            min_rounds=ROUNDS,
-        )
+        session = beside_products(burst, products, dtype)
         launches = itertools.count(1)
 
         def launch() -> None:
@@ -110,6 +99,27 @@ def race(benchmark: Any) -> Callable[[Burst, list[Product], str], None]:
         )
 
     return run
+
+
+def beside_products(burst: Burst, products: list[Product], dtype: str, steps: int = 1) -> Session:
+    """Times a warm burst of `steps` steps, as `"this"`, beside the bare products of a step."""
+    ceilings = ceiling_bursts(
+        products,
+        burst.examples // steps,
+        steps,
+        device="cpu" if _on_cpu() else "gpu",
+        dtype=dtype,
+    )
+    for ceiling in ceilings.values():
+        ceiling.wait(ceiling.launch())
+    return measure_rounds(
+        {"this": burst, **ceilings},
+        reference="this",
+        compared=[],
+        floor=FLOOR,
+        cap=0.5,
+        min_rounds=ROUNDS,
+    )
 
 
 def ratio_info(ratio: Ratio) -> dict[str, float]:
@@ -138,6 +148,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         ratio = ""
         if "ratio" in info:
             ratio = "{ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}] {against}".format(**info)
+            if "share_of_ceiling" in info:
+                ratio += f", the bare products {info['ratio'] / info['share_of_ceiling']:.2f} x"
         terminalreporter.write_line(
             f"{b.name:{width}} {_cell(info, 'examples_per_second', '12,.0f')}"
             f" {_cell(info, 'gflop_per_second', '8.1f')} {_cell(info, 'share_of_ceiling', '8.0%')}"

@@ -5,10 +5,12 @@
 | `compiled` | `fixedbias.fit_compiled`: whole epochs inside XLA, data on the device |
 | `fit` | `keras.Model.fit`, XLA off |
 | `fit-xla` | `keras.Model.fit`, its step compiled by XLA |
+| `plain` | a loop by hand: a `GradientTape` step as a graph, XLA off, Keras's optimizer, no `fit` |
 """
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +18,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bench.by_tape import fit_by_tape, tape_step
+from bench.tasks import TaskData
 from bench.timing import Burst
 from fixedbias.datasets import Dataset
-from fixedbias.epochs import device_data
+from fixedbias.epochs import EpochProgram, device_data
 from fixedbias.training import epoch_program, fit_compiled
 
 # A burst is about this many examples: tens of milliseconds at the speeds of small networks.
@@ -39,7 +43,7 @@ class Data:
     """Seconds to bring the images to the device; 0 where the engine does so in every step."""
 
 
-def prepare_data(engine: str, dataset: Dataset) -> Data:
+def prepare_data(engine: str, dataset: Dataset | TaskData) -> Data:
     """Puts the data where the engine wants it."""
     noise = np.random.default_rng(0).permutation(dataset.y_train)
     arrays = (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, noise)
@@ -47,7 +51,7 @@ def prepare_data(engine: str, dataset: Dataset) -> Data:
     if engine == "compiled":
         begin = time.perf_counter()
         arrays = device_data(arrays)
-        _ = arrays[0][0, 0, 0].numpy()
+        _ = arrays[0][:1].numpy()
         seconds = time.perf_counter() - begin
     x, y, x_test, y_test, noise = arrays
     return Data((x, y), (x_test, y_test), noise, len(dataset.x_train), seconds)
@@ -63,6 +67,8 @@ def training_burst(
     engine: str, model: keras.Model, data: Data, batch_size: int, examples: int | None = None
 ) -> Burst:
     """What is timed of an arm: training on the real images, with labels that mean nothing.
+
+    Its program is traced and compiled anew for every burst.
 
     Args:
         engine: Drives the training.
@@ -81,7 +87,8 @@ def training_burst(
 
     if engine == "compiled":
         resident, order = (x, data.noise), tf.constant(chosen)
-        program = epoch_program(model, resident)
+        epoch_program(model, resident)  # builds the model
+        program = EpochProgram(model)
         return Burst(
             launch=lambda: program.train(resident, order, batch_size)["loss"],
             wait=lambda loss: float(loss),
@@ -89,6 +96,17 @@ def training_burst(
             before=before,
         )
     images, labels = x[chosen], data.noise[chosen]
+    if engine == "plain":
+        step = tape_step(model)
+
+        def steps() -> Any:
+            for start in range(0, examples, batch_size):
+                end = start + batch_size
+                loss = step(images[start:end], labels[start:end])
+            return loss
+
+        return Burst(steps, lambda loss: float(loss), examples=examples, before=before)
+    model.make_train_function(force=True)
 
     def fit() -> None:  # reads its metrics at the end of the epoch, and so waits
         model.fit(images, labels, batch_size=batch_size, shuffle=False, verbose=0)
@@ -122,6 +140,7 @@ def train(
     epochs: int,
     seed: int = 0,
     labels: Any = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, list[float]]:
     """A full training, validated on the test images after every epoch.
 
@@ -135,15 +154,16 @@ def train(
         "epochs": epochs,
         "validation_data": data.test,
         "validation_batch_size": max(batch_size, 1000),
-        "callbacks": [clock],
-        "verbose": 0,
+        "callbacks": [clock, *callbacks],
     }
     y = y if labels is None else labels
+    if engine == "plain":
+        return {**fit_by_tape(model, x, y, seed=seed, **common), "seconds": clock.seconds}
     if engine == "compiled":
-        history = fit_compiled(model, x, y, seed=seed, **common)
+        history = fit_compiled(model, x, y, seed=seed, verbose=0, **common)
     else:
         keras.utils.set_random_seed(seed)  # `fit` shuffles from the global state
-        history = model.fit(x, y, **common)
+        history = model.fit(x, y, verbose=0, **common)
     return {**history.history, "seconds": clock.seconds}
 
 

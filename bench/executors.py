@@ -2,9 +2,11 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as Timeout
-from multiprocessing import get_context
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +14,10 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from bench.worker import start_worker
+
+COMPARISONS_PER_WORKER = 4
+"""TensorFlow keeps every program that it compiled, some 10 MB each, for as long as the process
+lives, and a comparison compiles dozens."""
 
 
 class WorkerDied(Exception):
@@ -23,35 +29,67 @@ class LocalExecutor:
 
     Args:
         log: File that gets what the worker would print: TensorFlow's messages, a crash's trace.
+        max_calls: Calls after which the worker is replaced; 0 is never.
     """
 
-    def __init__(self, log: str | Path = os.devnull) -> None:
-        self._pool = ProcessPool(
-            max_workers=1,
-            initializer=start_worker,
-            initargs=(str(log),),
-            # Spawned, not forked: TensorFlow's threads do not survive a fork.
-            context=get_context("spawn"),
-        )
+    def __init__(self, log: str | Path = os.devnull, *, max_calls: int = 0) -> None:
+        self._log, self._max_calls = str(log), max_calls
+        self._pool: ProcessPool | None = None
 
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = None) -> Any:
         """Calls a function in the worker.
 
         Raises:
-            WorkerDied: The worker was killed, crashed, or ran longer than `timeout` seconds.
+            WorkerDied: The worker was killed, crashed, ended itself, could not be started, or ran
+                longer than `timeout` seconds.
         """
-        future = self._pool.schedule(function, args=args, timeout=timeout)
         try:
-            return future.result()
-        except Timeout:
-            raise WorkerDied(f"took longer than the {timeout:g} s of --timeout") from None
-        except ProcessExpired as error:
-            raise WorkerDied(_cause(error.exitcode)) from None
+            return self._call(function, args, timeout)
+        except BrokenProcessPool:  # the worker died before it was given anything to do
+            self.close()
+        try:
+            return self._call(function, args, timeout)
+        except BrokenProcessPool as error:
+            self.close()
+            raise WorkerDied(f"no worker process could be started: {error}") from None
+
+    def _call(self, function: Callable[..., Any], args: tuple, timeout: float | None) -> Any:
+        pool = self._pool or self._new_pool()
+        try:
+            future: Any = pool.schedule(function, args=args)
+        except RuntimeError as error:  # it broke between two calls
+            raise BrokenProcessPool(str(error)) from None
+        # Not Pebble's own time-out, which goes by a clock that can be set.
+        done, _ = wait([future], timeout)
+        if not done:
+            self.close()
+            raise WorkerDied(f"took longer than the {timeout:g} s of --timeout")
+        raised = future.exception()
+        if isinstance(raised, ProcessExpired):
+            self.close()
+            raise WorkerDied(_cause(raised.exitcode))
+        if raised is not None and not isinstance(raised, Exception):
+            raise WorkerDied(f"its worker process raised {type(raised).__name__}")
+        return future.result()
+
+    def _new_pool(self) -> ProcessPool:
+        _start_tracker()
+        self._pool = ProcessPool(
+            max_workers=1,
+            max_tasks=self._max_calls,
+            initializer=start_worker,
+            initargs=(self._log,),
+            # Spawned, not forked: TensorFlow's threads do not survive a fork.
+            context=get_context("spawn"),
+        )
+        return self._pool
 
     def close(self) -> None:
-        """Ends the worker at once."""
-        self._pool.stop()
-        self._pool.join()
+        """Ends the worker at once; the next call starts another."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+            pool.join()
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -63,6 +101,17 @@ class LocalExecutor:
         tb: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _start_tracker() -> None:
+    """Starts multiprocessing's resource tracker so that a closed terminal does not kill it.
+
+    It ignores SIGINT and SIGTERM by itself; of SIGHUP it dies, and is replaced with a traceback.
+    """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        resource_tracker.ensure_running()  # what is ignored stays so in a new process
+        signal.signal(signal.SIGHUP, before)
 
 
 def _cause(exitcode: int | None) -> str:

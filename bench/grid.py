@@ -1,21 +1,25 @@
 """`python -m bench.grid`: options -> plan -> run -> report."""
 
+import io
+import shlex
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.config import Options, UsageError, parse, usage_error
+from bench.config import Options, UsageError, parse, restore, usage_error
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.executors import LocalExecutor
+    from bench.interrupts import Interrupts
     from bench.plan import Comparison
-    from bench.records import Record
-    from fixedbias.datasets import Located
+    from bench.records import Record, Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,9 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command line, without the program's name.
 
     Returns:
-        The exit status: 0, 1 if a comparison or an arm failed, 2 for bad input, 130 if interrupted.
+        The exit status: 0, 1 if a comparison or an arm failed or could not be recorded, 2 for bad
+        input, 128 + the signal's number if interrupted (130 for Ctrl-C).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a layer's name need not be in the terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = parse(argv)
         if options.dry_run:
@@ -35,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _drive(options, argv)
     except UsageError as error:
         return usage_error(error)
+    except KeyboardInterrupt:
+        print("interrupted before anything was measured", file=sys.stderr)
+        return 130
 
 
 def _print_plan(options: Options) -> int:
@@ -55,96 +66,102 @@ def _drive(options: Options, argv: list[str]) -> int:
     from rich.console import Console
 
     from bench.devices import find_devices
-    from bench.executors import LocalExecutor
+    from bench.executors import COMPARISONS_PER_WORKER, LocalExecutor
+    from bench.interrupts import Interrupted, catch_signals
+    from bench.locks import RunIsBusy, lock_run
     from bench.plan import make_plan
+    from bench.runs import find_data, open_run
 
     console = Console(highlight=False, markup=False, emoji=False)
+    run = None
     if options.resume is not None:
-        options = _as_started(options.resume)
-    located, dataset = _find_data(options)
+        run, options = _as_started(options.resume)
+    located, dataset = find_data(options.data, options.data_dir, options.task)
     if located.notice:
         console.print(located.notice, soft_wrap=True)
     devices = find_devices(options.device)
     plan = make_plan(options, devices, located.name, located.data_dir)
-    if options.resume is None:
-        folder = _open_run(options, argv, plan, dataset)
-    else:
-        folder = options.resume
-        _check_same_run(folder, plan, dataset)
-    what = f"{len(plan)} comparisons on {', '.join(devices)}, {located.name}"
-    console.print(f"{what}: {folder}", soft_wrap=True)
-    with LocalExecutor(folder / "worker.log") as executor:
-        try:
-            _run(plan, folder, executor, options, console)
-        except KeyboardInterrupt:
-            resume = f"python -m bench.grid --resume {folder}"
-            console.print(f"interrupted; what is done is kept, finish with: {resume}")
-            return 130
-    return _show(folder, options, console)
-
-
-def _find_data(options: Options) -> tuple["Located", dict[str, str]]:
-    """Where the data is, and what the run's header says of it."""
-    from fixedbias.datasets import DatasetError, find_dataset, load_dataset
-
-    try:
-        located = find_dataset(options.data, options.data_dir)
-        # Read here as well, so that a damaged file is refused before anything is measured.
-        dataset = load_dataset(located.name, located.data_dir, download=False)
-    except DatasetError as error:
-        raise UsageError(str(error)) from None
-    return located, {"name": located.name, "checksum": dataset.checksum}
-
-
-def _open_run(
-    options: Options, argv: list[str], plan: list["Comparison"], dataset: dict[str, str]
-) -> Path:
-    """Makes the run's folder, with its header in it."""
-    from bench.machine import anonymous, describe_machine, git_commit
-    from bench.records import Run, new_run_folder, utc_now, write_run
-
-    folder = new_run_folder(options.results, datetime.now())
-    write_run(
-        folder,
-        Run(
-            created=utc_now(),
-            argv=["python", "-m", "bench.grid", *map(anonymous, argv)],
-            options={name: _jsonable(value) for name, value in asdict(options).items()},
-            machine=describe_machine(),
-            git=git_commit(),
+    if run is None or options.resume is None:
+        folder = open_run(
+            "bench.grid",
+            argv,
+            asdict(options),
+            plan=[comparison.cell.key for comparison in plan],
             dataset=dataset,
             seed=options.order_seed,
-            plan=[comparison.cell.key for comparison in plan],
-        ),
-    )
-    return folder
+        )
+    else:
+        folder = options.resume
+        _check_same_run(folder, run, plan, dataset)
+    what = f"{len(plan)} comparisons on {', '.join(devices)}, {located.name}"
+    console.print(f"{what}: {folder}", soft_wrap=True)
+    for word in options.layer:
+        if ":" in word:
+            console.print(f"--layer imports and runs the code of {word}", soft_wrap=True)
+    try:
+        with (
+            catch_signals() as interrupts,
+            lock_run(folder),
+            LocalExecutor(folder / "worker.log", max_calls=COMPARISONS_PER_WORKER) as executor,
+        ):
+            try:
+                _run(plan, folder, executor, options, console, interrupts)
+            except OSError:
+                # Writing to a terminal that was closed fails just before SIGHUP tells of it, and
+                # may do so again while the progress line is put away because of it.
+                time.sleep(0.1)
+                interrupts.check()
+                raise
+    except RunIsBusy as error:
+        raise UsageError(f"--resume: {error}; wait for it, or end it.") from None
+    except Interrupted as stop:
+        with suppress(OSError):  # the terminal may be what has gone
+            _show(folder, options, console)
+            console.print(_how_to_go_on(folder, plan, "interrupted"), soft_wrap=True)
+        return stop.status
+    except OSError as error:
+        # A full disk, a folder that was removed: to measure on would be to measure for nothing.
+        with suppress(OSError):
+            why = f"{error.strerror}: {error.filename}"
+            console.print(_how_to_go_on(folder, plan, why), soft_wrap=True)
+        return 1
+    if options.profile:
+        _profile(plan[-1], folder, options, console)
+    status = _show(folder, options, console)
+    if options.time_breakdown:
+        _show_breakdown(folder, console)
+    return status
 
 
-def _jsonable(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str) -> str:
+    from bench.records import recorded_keys
+
+    done = sum(comparison.cell.key in recorded_keys(folder) for comparison in plan)
+    command = f"python -m bench.grid --resume {shlex.quote(str(folder))}"
+    return f"{why}; {done} of {len(plan)} comparisons are done and kept, finish with: {command}"
 
 
-def _as_started(folder: Path) -> Options:
-    """The options a run was started with."""
-    from bench.records import BadRecord, read_run
+def _as_started(folder: Path) -> tuple["Run", Options]:
+    """A run's header, and the options it was started with."""
+    from bench.records import BadRecord, read_header
 
     try:
-        run, _, _ = read_run(folder)
+        run = read_header(folder)
+        name = run.dataset["name"]
     except (BadRecord, OSError) as error:
         raise UsageError(f"--resume must name the folder of a run: {error}.") from None
-    stored: dict[str, Any] = {}
-    for name, value in run.options.items():
-        stored[name] = tuple(value) if isinstance(value, list) else value
-        if name in ("data_dir", "results") and value is not None:
-            stored[name] = Path(value)
+    except KeyError:
+        raise UsageError(
+            f"--resume must name the folder of a run: {folder} names no data."
+        ) from None
+    options = restore(run.options, f"--resume {folder}")
     # What `auto` came to then may not be what it comes to now.
-    return Options(**stored | {"resume": folder, "config": None, "data": run.dataset["name"]})
+    return run, replace(options, resume=folder, data=name)
 
 
-def _check_same_run(folder: Path, plan: list["Comparison"], dataset: dict[str, str]) -> None:
-    from bench.records import read_run
-
-    run, _, _ = read_run(folder)
+def _check_same_run(
+    folder: Path, run: "Run", plan: list["Comparison"], dataset: dict[str, str]
+) -> None:
     if (run.plan, run.dataset) != ([comparison.cell.key for comparison in plan], dataset):
         raise UsageError(
             f"--resume {folder} would not make the comparisons that this run began with: the "
@@ -159,82 +176,153 @@ def _run(
     executor: "LocalExecutor",
     options: Options,
     console: "Console",
+    interrupts: "Interrupts",
 ) -> None:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    from bench.board import write_board
-    from bench.records import read_run, write_record
+    from bench.records import RecordExists, read_run, recorded_keys, write_record
     from bench.report import comparison_line
 
-    _, records, problems = read_run(folder)
-    done = {record.key for record in records} | {problem.path.stem for problem in problems}
+    run, records, _ = read_run(folder)
+    done = recorded_keys(folder)
+    left = [comparison for comparison in plan if comparison.cell.key not in done]
     with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=10),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        # The rest of the line, cut where the window ends: one line, however long the cell's name.
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
         console=console,
         transient=True,
+        expand=True,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task("", total=len(plan))
+        task = progress.add_task("", total=len(plan), left="")
+        began, measured = time.monotonic(), 0
         for comparison in plan:
             progress.update(task, description=str(comparison.cell))
-            if comparison.cell.key not in done:
-                record = _measure(comparison, executor, options.timeout)
-                write_record(folder, record)
-                line = comparison_line(record, margin=options.margin)
-                progress.console.print(line, soft_wrap=True)
+            if comparison in left:
+                with interrupts.waiting():
+                    record = _measure(comparison, executor, options.timeout)
                 try:
-                    # In the worker, because TensorBoard's writer imports TensorFlow.
-                    executor.call(write_board, folder, record, timeout=120)
-                except Exception as error:  # the record is safe, and the run goes on
-                    progress.console.print(f"no TensorBoard files: {error}", soft_wrap=True)
+                    write_record(folder, record)
+                except RecordExists as error:  # by a driver that the lock did not keep out
+                    progress.console.print(f"{error}: made elsewhere meanwhile", soft_wrap=True)
+                else:
+                    line = comparison_line(record, margin=options.margin)
+                    progress.console.print(line, soft_wrap=not console.is_terminal)
+                    records.append(record)
+                    _write_board(folder, run, records, options, progress.console)
+                left.remove(comparison)
+                measured += 1
+                each = (time.monotonic() - began) / measured
+                ahead = str(timedelta(seconds=round(each * len(left))))
+                progress.update(task, left=f"{ahead} left")
             progress.advance(task)
+
+
+def _write_board(
+    folder: Path, run: "Run", records: list["Record"], options: Options, console: "Console"
+) -> None:
+    """TensorBoard files while the run goes on; at its end come those with corrected verdicts."""
+    try:
+        from bench.board import aggregates, write_board
+        from bench.summary import summarise
+
+        fresh = records if aggregates(run, records) else records[-1:]
+        rows = summarise(fresh, margin=options.margin, target=options.target)
+        write_board(folder, run, fresh, rows)
+    except Exception as error:  # the record is safe, and the run goes on
+        console.print(f"no TensorBoard files: {error}", soft_wrap=True)
 
 
 def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float) -> "Record":
     from bench.executors import WorkerDied
     from bench.machine import anonymous
     from bench.records import Record, utc_now
-    from bench.worker import measure
+    from bench.worker import describe_error, measure
 
     started = utc_now()
     try:
         record: Record = executor.call(measure, comparison, timeout=timeout)
     except Exception as error:  # whatever it was, it costs this comparison and not the run
-        name = "" if isinstance(error, WorkerDied) else f"{type(error).__name__}: "
+        died = isinstance(error, WorkerDied)
         cell = comparison.cell
         record = Record(
             key=cell.key,
-            cell=vars(cell),
+            cell=cell.recorded,
             status="failed",
-            reason=anonymous(f"{name}{error}"),
+            reason=anonymous(str(error)) if died else describe_error(error),
             started=started,
             ended=utc_now(),
         )
     return record
 
 
+def _profile(comparison: "Comparison", folder: Path, options: Options, console: "Console") -> None:
+    """Traces every arm of a comparison that worked, each in a process of its own."""
+    from bench.arms import AGAIN
+    from bench.board import aggregates, leaf_folder
+    from bench.executors import LocalExecutor
+    from bench.profiling import profile_arm, write_profile
+    from bench.records import read_run
+
+    run, records, _ = read_run(folder)
+    key = comparison.cell.key
+    large = aggregates(run, records)
+    for record in (record for record in records if record.key == key):
+        for arm in (a for a, found in record.arms.items() if a != AGAIN and "error" not in found):
+            console.print(f"profiling {arm}", soft_wrap=True)
+            leaf = folder / "board" / arm if large else leaf_folder(folder, run, key, arm)
+            try:
+                with LocalExecutor(folder / "worker.log") as executor:
+                    found = executor.call(
+                        profile_arm, comparison, arm, str(leaf), timeout=options.timeout
+                    )
+                write_profile(folder, key, arm, found)
+            except Exception as error:  # a profile is an extra: the measurement stands
+                console.print(f"no profile of {arm}: {error}", soft_wrap=True)
+
+
 def _show(folder: Path, options: Options, console: "Console") -> int:
     from bench.records import read_run
-    from bench.report import closing_lines, print_table
+    from bench.report import closing_lines, print_table, report_line, verdict_line
     from bench.summary import summarise
 
-    _, records, problems = read_run(folder)
-    rows = summarise(records, margin=options.margin)
+    run, records, problems = read_run(folder)
+    rows = summarise(records, margin=options.margin, target=options.target)
     print_table(rows, console)
     for record in records:
         if record.status == "failed":
             console.print(f"{record.key}: failed, {record.reason}", soft_wrap=True)
     for problem in problems:
         console.print(f"not read: {problem}", soft_wrap=True)
-    for line in closing_lines(rows):
-        console.print(line, soft_wrap=True)
-    console.print(f"records: {folder}", soft_wrap=True)
+    for line in closing_lines(run, records, rows, folder):
+        console.print(line, soft_wrap=not console.is_terminal)
+    try:
+        report = report_line(folder)
+    except Exception as error:  # the records are safe: `python -m bench.report` makes it again
+        report = f"no report, {type(error).__name__}: {error}; the records are in {folder}"
+    console.print(verdict_line(records, rows), soft_wrap=not console.is_terminal)
+    console.print(report, soft_wrap=True)
     failed = any("error" in arm for record in records for arm in record.arms.values())
     failed |= any(record.status == "failed" for record in records)
     return 1 if failed or problems else 0
+
+
+def _show_breakdown(folder: Path, console: "Console") -> None:
+    import psutil
+
+    from bench.breakdown import breakdown_line
+    from bench.records import read_run
+
+    began = psutil.Process().create_time()
+    _, records, _ = read_run(folder)
+    # A resumed run has others too.
+    own = [r for r in records if datetime.fromisoformat(r.started).timestamp() >= began]
+    console.print(breakdown_line(own, time.time() - began), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import psutil
 # fmt: off
 PACKAGES = (
     "tensorflow", "keras", "numpy", "scipy", "tensorboard", "fixedbias", "xprof", "jax", "jaxlib",
-    "torch", "nvidia-cudnn-cu12", "nvidia-cublas-cu12", "nvidia-cuda-runtime-cu12",
+    "optax", "torch", "nvidia-cudnn-cu12", "nvidia-cublas-cu12", "nvidia-cuda-runtime-cu12",
 )
 # By name, never "all that begin with TF_": other tools keep their secrets under that prefix.
 FLAGS = (
@@ -36,8 +36,8 @@ FLAGS = (
     "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE",
     "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING",
     "CUDA_DEVICE_MAX_CONNECTIONS", "OMP_PROC_BIND", "OMP_PLACES", "KMP_AFFINITY", "KMP_BLOCKTIME",
-    "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ONEDNN_MAX_CPU_ISA",
-    "LD_PRELOAD", "MALLOC_ARENA_MAX",
+    "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_THREAD_TIMEOUT",
+    "ONEDNN_MAX_CPU_ISA", "LD_PRELOAD", "MALLOC_ARENA_MAX",
 )
 # Why GPU clocks are where they are, in the order of NVML's bits.
 _CLOCK_REASONS = (
@@ -95,11 +95,12 @@ def describe_machine() -> dict[str, Any]:
 def read_state() -> dict[str, Any]:
     """How the machine is doing at this moment; taken before and after each comparison.
 
-    ``load`` is over 1, 5 and 15 minutes; ``cpu_mhz`` the slowest core, the mean and the fastest.
-    Of the counters only the growth means something: ``cpu_throttles`` (by heat),
-    ``cpu_steal_seconds`` (taken by other guests of the host), ``cpu_quota_seconds`` (stopped by a
-    container's limit) and, of each GPU, ``energy_mj`` (millijoules), ``power_held_seconds`` and
-    ``heat_held_seconds`` (clocks lowered to stay within the power or temperature limit).
+    ``uptime`` is of a clock that nobody sets; ``load`` is over 1, 5 and 15 minutes; ``cpu_mhz`` the
+    slowest core, the mean and the fastest. Of the counters only the growth means something:
+    ``cpu_throttles`` (by heat), ``cpu_steal_seconds`` (taken by other guests of the host),
+    ``cpu_quota_seconds`` (stopped by a container's limit) and, of each GPU, ``energy_mj``
+    (millijoules), ``power_held_seconds`` and ``heat_held_seconds`` (clocks lowered to stay within
+    the power or temperature limit).
 
     >>> len(read_state()["load"])
     3
@@ -110,6 +111,7 @@ def read_state() -> dict[str, Any]:
     stopped = _cgroup("cpu.stat", r"throttled_usec (\d+)")
     return {
         "unix_time": time.time(),
+        "uptime": time.monotonic(),
         "load": _try(lambda: list(os.getloadavg())),
         "cpu_mhz": [min(cores), sum(cores) / len(cores), max(cores)] if cores else None,
         "cpu_throttles": sum(map(int, counts)) if counts else None,
@@ -128,7 +130,7 @@ def held_back(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     cores; growth by less than 1 % of the time between is left out.
 
     >>> held_back(
-    ...     {"unix_time": 0, "cpu_steal_seconds": 1.0}, {"unix_time": 10, "cpu_steal_seconds": 3.5}
+    ...     {"uptime": 0, "cpu_steal_seconds": 1.0}, {"uptime": 10, "cpu_steal_seconds": 3.5}
     ... )
     ['CPU cores taken by other guests of this host for 2.50 s of 10 s']
     """
@@ -142,7 +144,9 @@ def held_back(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         if (grown := growth(name, old, new)) > elapsed / 100:
             notes.append(f"{words} for {grown:.2f} s of {elapsed:.0f} s")
 
-    elapsed = growth("unix_time", before, after)
+    # Not the time of day, which may be set in between; older records have nothing else.
+    clock = "uptime" if "uptime" in before else "unix_time"
+    elapsed = max(0.0, growth(clock, before, after))
     compare("cpu_steal_seconds", "CPU cores taken by other guests of this host", before, after)
     compare("cpu_quota_seconds", "CPU cores stopped by the container's limit", before, after)
     if (heat := growth("cpu_throttles", before, after)) > 0:

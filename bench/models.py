@@ -10,7 +10,9 @@ import keras
 from bench.arms import ARMS, REFERENCE, Arm
 from bench.engines import Data, train
 from bench.plan import Cell
-from fixedbias import bias_values, mlp
+from bench.tasks import task_of
+from bench.weights import Weights, describe_weights, read_weights
+from fixedbias import activations, bias_values, losses, mlp
 
 
 def build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
@@ -21,7 +23,17 @@ def build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
     """
     keras.utils.set_random_seed(seed)
     biases = [bias_values(cell.bias, t, cell.units) for t in range(cell.layers - 1)]
-    common: dict[str, Any] = {"rescale": 1 / 255, "seed": seed}
+    task = task_of(cell.data)
+    common: dict[str, Any] = {
+        "activation": activations.get(cell.activation),
+        "input_shape": task.input_shape,
+        "classes": task.outputs,
+        "rescale": task.rescale,
+        "seed": seed,
+        "layer_norm": cell.norm == "layer",
+        # Scores are what a hinge is made for, and numbers have no bounds.
+        "output_activation": "softmax" if task.classes and cell.loss != "hinge" else "linear",
+    }
     model = mlp(cell.layers, cell.units, biases, hidden=arm.hidden, **common)
     # Layers that choose their kernels themselves start from the others' kernels too.
     start = mlp(cell.layers, cell.units, biases, hidden=ARMS[REFERENCE].hidden, **common)
@@ -38,9 +50,10 @@ def build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
         arm.prepare(layer, bias)
     model.compile(
         optimizer=keras.optimizers.Adam(1e-3),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=cell.engine != "fit",
+        loss=losses.get(cell.loss, of_classes=task.classes),
+        # By this name in every record; that of a task without classes is R^2.
+        metrics=["accuracy" if task.classes else keras.metrics.R2Score(name="accuracy")],
+        jit_compile=cell.engine not in ("fit", "plain"),
     )
     return model
 
@@ -57,16 +70,24 @@ class CellModel:
 
     def train(self, epochs: int, seeds: int) -> dict[str, Any]:
         what: dict[str, Any] = {"data": self.data, "batch_size": self.cell.batch_size}
+        what["callbacks"] = self.arm.callbacks()
         histories, compile_seconds = [], math.nan
+        weights: Weights = {}
         if seeds:
             begin = time.perf_counter()
             train(self.cell.engine, self.keras_model, epochs=1, labels=self.data.noise, **what)
             compile_seconds = time.perf_counter() - begin
+        training_seconds = 0.0
         for seed in range(seeds):
             self.restart(seed)
+            start = read_weights(self.keras_model) if seed == 0 else {}
+            begin = time.perf_counter()
             histories.append(
                 train(self.cell.engine, self.keras_model, epochs=epochs, seed=seed, **what)
             )
+            training_seconds += time.perf_counter() - begin
+            if start:
+                weights = describe_weights(start, read_weights(self.keras_model))
         if seeds:
             compile_seconds -= statistics.median(s for h in histories for s in h["seconds"])
         self.restart(0)  # what is timed starts alike in every arm, trained before or not
@@ -76,9 +97,11 @@ class CellModel:
                 math.prod(v.shape) for v in self.keras_model.trainable_variables
             ),
             "compile_seconds": compile_seconds,
+            "training_seconds": training_seconds,
             "input_seconds": self.data.input_seconds,
             "histories": histories,
             "accuracies": [history["val_accuracy"][-1] for history in histories],
+            "weights": weights,
         }
 
     def restart(self, seed: int) -> None:

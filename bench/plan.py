@@ -1,16 +1,19 @@
 """Cells and comparisons, from the options."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, dataclass, fields
 from itertools import product
 from typing import Any
 
 from bench.config import Options
-from bench.records import cell_key
+from bench.keys import cell_key
+from bench.tasks import TASKS, task_of
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid. `device` is `"cpu"` or `"gpu:N"`; the others are as the options."""
+    """One point of the grid. `device` is `"cpu"` or `"gpu:N"`, `data` names the data set of the
+    images or another task, `loss` is never `auto`; the others are as the options.
+    """
 
     layers: int
     units: int
@@ -20,17 +23,39 @@ class Cell:
     engine: str
     bias: str
     data: str
+    activation: str = "relu"
+    loss: str = "cross-entropy"
+    norm: str = "none"
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The cell as records have it: of the fields that have a default, those that differ.
+
+        So a record of the time before there was such a field is of the same cell, and `Cell(**...)`
+        reads both.
+        """
+        values = vars(self)
+        return {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
+
+    @property
+    def unusual(self) -> list[str]:
+        """What is not by default about the cell: its values of the fields that have one."""
+        named = {f.name for f in fields(self) if f.default is not MISSING}
+        return [str(value) for name, value in self.recorded.items() if name in named]
 
     @property
     def key(self) -> str:
         """Names the cell, and the file of its record."""
-        return cell_key(asdict(self))
+        return cell_key(self.recorded)
 
     def __str__(self) -> str:
-        return (
-            f"T={self.layers} units={self.units} batch={self.batch_size} {self.precision} "
-            f"{self.device} {self.engine} {self.bias}"
-        )
+        words = [
+            f"T={self.layers} units={self.units} batch={self.batch_size} {self.precision}",
+            f"{self.device} {self.engine} {self.bias}",
+            *([self.data] if self.data in TASKS else []),
+            *self.unusual,
+        ]
+        return " ".join(words)
 
 
 @dataclass(frozen=True)
@@ -46,6 +71,7 @@ class Comparison:
     floor: float
     halfwidth: float
     time_cap: float
+    builds: int
     order_seed: int
 
 
@@ -55,28 +81,36 @@ def make_plan(
     """Every comparison of a run, in the order they are made.
 
     Args:
-        options: What the user asked for.
+        options: What the user asked for; every loss must fit every task.
         devices: The devices to measure on, one worker each.
-        data: Name of the data set that was found; `options.data` may say `auto`.
+        data: Name of the data set that was found for the task of images; `options.data` may say
+            `auto`.
         data_dir: Folder it was found in.
     """
-    cells = [
-        Cell(layers, units, batch_size, precision, device, engine, bias, data)
-        for device, engine, precision, bias, batch_size, layers, units in product(
-            devices,
-            options.engine,
-            options.precision,
-            options.bias,
-            options.batch_size,
-            options.layers,
-            options.units,
-        )
-    ]
+    cells = []
+    for task, loss, activation, norm, device, engine, precision, bias, batch_size in product(
+        options.task,
+        options.loss,
+        options.activation,
+        options.norm,
+        devices,
+        options.engine,
+        options.precision,
+        options.bias,
+        options.batch_size,
+    ):
+        name = data if task == "images" else task
+        unusual = (activation, task_of(name).loss if loss == "auto" else loss, norm)
+        cells += [
+            Cell(layers, units, batch_size, precision, device, engine, bias, name, *unusual)
+            for layers, units in product(options.layers, options.units)
+        ]
+    cells = list(dict.fromkeys(cells))  # `auto` may come to a loss that is there by name as well
     common: dict[str, Any] = {
         name: getattr(options, name)
         for name in (
             *("arms", "layer", "epochs", "seeds"),
-            *("floor", "halfwidth", "time_cap", "order_seed"),
+            *("floor", "halfwidth", "time_cap", "builds", "order_seed"),
         )
     }
     return [Comparison(cell=cell, data_dir=data_dir, **common) for cell in cells]

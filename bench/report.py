@@ -1,19 +1,55 @@
-"""What a run shows on the terminal: a line per comparison, a table at the end."""
+"""What a run shows on the terminal; `python -m bench.report RUN` makes its report again."""
 
 import math
-from collections import Counter
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
+import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
 from bench.arms import AGAIN, REFERENCE
+from bench.config import UsageError, usage_error
+from bench.families import family_rate
+from bench.labels import headline, place, target_line
 from bench.plan import Cell
-from bench.records import Record
-from bench.summary import Row, summarise
-from bench.verdicts import Ratio, family_rate
+from bench.records import BadRecord, Record, Run, read_run
+from bench.summary import Row, summarise, target_accuracy
+from bench.verdicts import Ratio
+
+
+@dataclass(frozen=True)
+class Options:
+    """Makes report.html, report.md, their figures and the TensorBoard files of a run again."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, or 2 for bad input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = tyro.cli(Options, args=arguments, prog="python -m bench.report")
+    try:
+        print(report_line(options.run))
+    except (BadRecord, OSError) as error:
+        return usage_error(UsageError(f"The folder of a run is needed: {error}."))
+    return 0
+
+
+def report_line(folder: Path) -> str:
+    """Writes the report and the TensorBoard files of a run, and says where the report is."""
+    from bench.board import write_board
+    from bench.page import write_report
+
+    run, records, _ = read_run(folder)
+    margin, target = run.options.get("margin", 0.02), run.options.get("target")
+    write_board(folder, run, records, summarise(records, margin=margin, target=target))
+    return f"report: {write_report(folder)}"
 
 
 def comparison_line(record: Record, *, margin: float) -> str:
@@ -39,10 +75,10 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     """The table over layers x units, one for every combination of the other axes."""
     # Eighty columns at least, also where a pipe or a small window says less: cut numbers mislead.
     console.width = max(console.width, 80)
-    for place, group in groupby(rows, key=_place):
+    for where, group in groupby(rows, key=lambda row: place(row.cell)):
         table = Table(
             *(Column(name, justify=side, no_wrap=True) for name, side in _COLUMNS),
-            title=place,
+            title=where,
             title_justify="left",
             box=None,
             padding=(0, 1, 0, 0),
@@ -58,25 +94,41 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     for row in rows:
         for flag in row.flags:
             console.print(
-                f"{_place(row)}, T={row.cell['layers']} units={row.cell['units']} ", end=""
+                f"{place(row.cell)}, T={row.cell['layers']} units={row.cell['units']} ", end=""
             )
             console.print(f"{row.arm}: {flag}")
 
 
-def closing_lines(rows: Sequence[Row]) -> list[str]:
-    """What the run says of each arm against the reference, and how far to trust it."""
-    lines = []
+def closing_lines(
+    run: Run, records: Sequence[Record], rows: Sequence[Row], folder: Path
+) -> list[str]:
+    """What the table has no room for, and how far to trust the verdicts."""
+    from bench.board import LEAVES, aggregates, count_leaves
+
+    target = target_accuracy(run.dataset["name"], run.options.get("target"))
+    lines = [target_line(rows, target) if target else ""]
     judged = [row for row in rows if row.verdict and row.arm != AGAIN]
-    for arm in dict.fromkeys(row.arm for row in judged):
-        words = Counter(str(row.verdict) for row in judged if row.arm == arm)
-        counts = ", ".join(f"{word} in {words[word]}" for word in sorted(words))
-        lines.append(f"{arm} against {REFERENCE}: {counts} of {words.total()}")
     if len(judged) > 1:
         lines.append(
             f"verdicts are corrected for their number (Holm); uncorrected, {len(judged)} arms "
             f"equal to {REFERENCE} would give a wrong one in {family_rate(len(judged)):.0%} of runs"
         )
-    return lines
+    if aggregates(run, records):
+        lines.append(
+            "TensorBoard has one run per arm here, the cells in the tags, and no HParams: with "
+            f"more than {LEAVES} runs, and its Scalars tab opens blank."
+        )
+    elif (leaves := count_leaves(folder.parent)) > LEAVES:
+        lines.append(
+            f"{folder.parent} holds {leaves} TensorBoard runs, and with more than 40 the Scalars "
+            f"tab opens blank: look at one with tensorboard --logdir {folder}"
+        )
+    return [line for line in lines if line]
+
+
+def verdict_line(records: Sequence[Record], rows: Sequence[Row]) -> str:
+    """The run in one sentence."""
+    return headline(rows, sum(record.status == "failed" for record in records))
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
@@ -91,12 +143,6 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("diff.", "right"),
     ("ceil.", "right"),
 )
-
-
-def _place(row: Row) -> str:
-    cell = row.cell
-    axes = ("data", "device", "engine", "precision", "bias")
-    return f"{', '.join(str(cell[name]) for name in axes)}, batch {cell['batch_size']}"
 
 
 def _numbers(row: Row) -> tuple[str, ...]:
@@ -126,3 +172,7 @@ def _rate(value: float) -> str:
 
 def _percent(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{100 * value:.{digits}f}%"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """What a run's records say, arm by arm: speed, verdict, accuracy, share of the ceiling."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -8,20 +9,21 @@ from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
 from bench.ceilings import ceiling_share
+from bench.families import judge_family
 from bench.records import Record
+from bench.tasks import task_of
 from bench.verdicts import (
     Difference,
     Ratio,
     Verdict,
     accuracy_difference,
-    judge_family,
     paired_ratio,
     verdict,
 )
 
-# Bounds of the quality gate: ten classes make 10 % chance, and no network of dense layers has
-# shown more than 99.9 % on MNIST's test images.
-_LEARNT, _TOO_GOOD = 0.2, 0.999
+# Of the loss of the first epoch: no training that converges gets there.
+_EXPLODED = 10
+_TARGETS = {"mnist": 0.97}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Row:
         accuracy: Mean test accuracy over the seeds, a share.
         difference: Accuracy minus the reference's, paired by seed, a share.
         ceiling: Share of the rate of the bare matrix products, NaN if that was not measured.
+        seconds_to_target: Of training until the target accuracy, one of each seed, infinite where
+            it was never reached; none without a target.
         flags: What the reader must know before believing the row.
     """
 
@@ -48,19 +52,50 @@ class Row:
     accuracy: float = math.nan
     difference: Difference | None = None
     ceiling: float = math.nan
+    seconds_to_target: list[float] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
 
+    @property
+    def median_to_target(self) -> float:
+        """Median over the seeds of `seconds_to_target`: infinite if half of them or more fail."""
+        return statistics.median(self.seconds_to_target or [math.nan])
 
-def summarise(records: Sequence[Record], *, margin: float) -> list[Row]:
+
+def target_accuracy(data: str, target: float | None) -> float | None:
+    """The test accuracy to be reached: what was asked for, else 0.97 on MNIST."""
+    return target or _TARGETS.get(data)
+
+
+def seconds_to(history: dict[str, list[float]], target: float) -> float:
+    """Seconds of training until the test accuracy after an epoch is the target or more.
+
+    Compiling, bringing in the data and validating are not in it. Infinite if it is never reached.
+
+    >>> seconds_to({"val_accuracy": [0.9, 0.97, 0.96], "seconds": [2.0, 1.5, 1.5]}, 0.97)
+    3.5
+    """
+    spent = 0.0
+    for accuracy, seconds in zip(history.get("val_accuracy", []), history["seconds"], strict=False):
+        spent += seconds
+        if accuracy >= target:
+            return spent
+    return math.inf
+
+
+def summarise(
+    records: Sequence[Record], *, margin: float, target: float | None = None
+) -> list[Row]:
     """A row for every arm of every record, in their order; the A/A arm is its reference's twin.
 
     Args:
         records: Of one run: its verdicts are one family, corrected together.
         margin: Practical margin of the verdicts.
+        target: Test accuracy whose time to reach is asked for; by default `target_accuracy`'s.
     """
     family = [(r, name) for r in records for name in r.arms if _compared(r, name)]
     judged = judge_family(
         [(r.arms[REFERENCE]["samples"], r.arms[name]["samples"]) for r, name in family],
+        builds=[record_builds(r) for r, _ in family],
         margin=margin,
     )
     verdicts = {
@@ -68,7 +103,7 @@ def summarise(records: Sequence[Record], *, margin: float) -> list[Row]:
         for (record, name), judgement in zip(family, judged, strict=True)
     }
     return [
-        _row(record, name, verdicts.get((record.key, name)), margin)
+        _row(record, name, verdicts.get((record.key, name)), margin, target)
         for record in records
         for name in record.arms
     ]
@@ -80,17 +115,29 @@ def _compared(record: Record, name: str) -> bool:
     )
 
 
-def _row(record: Record, name: str, word: Verdict | None, margin: float) -> Row:
+def record_builds(record: Record) -> list[int]:
+    """The first round of every build of the arms; older records have one build."""
+    builds: list[int] = record.extra.get("builds", [0])
+    return builds
+
+
+def _row(
+    record: Record, name: str, word: Verdict | None, margin: float, target: float | None
+) -> Row:
     arm, reference = record.arms[name], record.arms.get(REFERENCE, {})
     if "error" in arm:
         return Row(record.cell, name, flags=[arm["error"]])
     samples, baseline = arm.get("samples", []), reference.get("samples", [])
-    ratio = paired_ratio(baseline, samples) if samples and name != REFERENCE else None
+    ratio = None
+    if samples and name != REFERENCE:
+        ratio = paired_ratio(baseline, samples, builds=record_builds(record))
     if ratio and name == AGAIN:
         word = verdict(ratio, margin=margin)
     accuracies = arm.get("accuracies", [])
+    goal = target_accuracy(record.cell["data"], target)
     failures = _failures(arm, record.cell["data"])
-    if failures and word:
+    broken = failures or _failures(reference, record.cell["data"])
+    if broken and word:
         word = Verdict.CANT_TELL  # the speed of a training that does not work is no merit
     return Row(
         cell=record.cell,
@@ -101,7 +148,8 @@ def _row(record: Record, name: str, word: Verdict | None, margin: float) -> Row:
         accuracy=statistics.fmean(accuracies) if accuracies else math.nan,
         difference=_difference(reference.get("accuracies", []), accuracies, name),
         ceiling=_ceiling(record, ratio),
-        flags=failures + _doubts(arm, ratio, name),
+        seconds_to_target=[seconds_to(h, goal) for h in arm.get("histories", []) if goal],
+        flags=failures + _doubts(arm, ratio, name, record.cell["data"]),
     )
 
 
@@ -124,19 +172,23 @@ def _difference(baseline: list[float], accuracies: list[float], name: str) -> Di
 def _failures(arm: dict[str, Any], data: str) -> list[str]:
     """The quality gate: why this arm's training is none."""
     found = []
-    losses = [loss for history in arm.get("histories", []) for loss in history["loss"]]
-    if not all(map(math.isfinite, losses)):
+    histories = arm.get("histories", [])
+    losses = [h["loss"] + h.get("val_loss", []) for h in histories]
+    if not all(map(math.isfinite, itertools.chain(*losses))):
         found.append("the loss was not finite")
+    elif any(h["loss"][-1] > _EXPLODED * h["loss"][0] for h in histories if h["loss"]):
+        found.append("the loss exploded")
     accuracies = arm.get("accuracies", [])
     # In synthetic data there is nothing to learn.
-    if accuracies and max(accuracies) < _LEARNT and not data.startswith("synthetic"):
+    unlearnt = accuracies and max(accuracies) < task_of(data).learnt
+    if unlearnt and not data.startswith("synthetic"):
         found.append("learnt nothing")
     return found
 
 
-def _doubts(arm: dict[str, Any], ratio: Ratio | None, name: str) -> list[str]:
+def _doubts(arm: dict[str, Any], ratio: Ratio | None, name: str, data: str) -> list[str]:
     found = []
-    if max(arm.get("accuracies") or [0]) > _TOO_GOOD:
+    if max(arm.get("accuracies") or [0]) > task_of(data).too_good:
         found.append("suspiciously accurate")
     if name == AGAIN and ratio and not ratio.low <= 1 <= ratio.high:
         found.append("the interval of A/A leaves out 1: read this cell's ratios with care")

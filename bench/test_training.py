@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench.arms import ARMS
-from bench.ceilings import step_products
-from bench.conftest import ratio_info
+from bench.ceilings import ceiling_share, step_products
+from bench.conftest import beside_products, ratio_info
 from bench.engines import prepare_data, training_burst
 from bench.models import build_model
 from bench.plan import Cell
@@ -90,13 +90,21 @@ def test_fit_compiled_against_fit(benchmark: Any, batch_size: int, images: str) 
     # All else as it is: its variables move in memory before a sample, as those of `fit` do.
     several = dataclasses.replace(compiled, launch=launch, examples=epochs * examples)
     both = {fit: bursts[fit], "compiled": several}
-    session = measure_rounds(both, reference=fit, compared=[], cap=20, min_rounds=8)
+    session = measure_rounds(
+        both, reference=fit, compared=["compiled"], halfwidth=0.05, cap=20, min_rounds=10
+    )
     ratio = paired_ratio(session.samples[fit], session.samples["compiled"])
+
+    # What is left to win: an epoch of nothing but matrix products.
+    products = step_products(LAYERS, 128, batch_size)
+    beside = beside_products(compiled, products, _dtype(), steps=examples // batch_size)
+    share = ceiling_share(beside.samples, "this")
 
     benchmark.pedantic(lambda: compiled.wait(compiled.launch()), rounds=5, warmup_rounds=1)
     benchmark.extra_info.update(
         ratio_info(ratio),
         against=f"x {fit}",
+        share_of_ceiling=share,
         examples_per_second=examples / benchmark.stats.stats.median,
         samples=session.samples,
         order=session.order,

@@ -3,17 +3,24 @@
 A round times every arm once, in shuffled order. A sample is one timed burst of one arm: work is
 launched, perhaps several times over, and waited for once. Waiting after every launch would
 count the host's waiting as the device's work; not waiting at all would count nothing.
+
+A program that is compiled twice runs at two speeds, about 1 % apart on a CPU: its code comes to
+lie elsewhere, and stays there. Rounds cannot average that out. So the arms are built anew every
+few rounds, and the interval of a ratio comes from its spread over the builds.
 """
 
 import gc
-import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from bench.verdicts import paired_ratio, rounds_needed
+
+# Rounds between two looks at the precision, and at least so many of every build.
+_ROUNDS, _ROUNDS_PER_BUILD = 5, 10
 
 
 @dataclass(frozen=True)
@@ -32,20 +39,39 @@ class Burst:
     examples: int
     before: Callable[[], object] = lambda: None
 
+    def sample(self, repeats: int, clock: Callable[[], float]) -> float:
+        """Seconds that `repeats` launches took, waited for once."""
+        self.before()
+        begin = clock()
+        for _ in range(repeats):
+            launched = self.launch()
+        self.wait(launched)
+        return clock() - begin
+
+
+class Sampled(Protocol):
+    """What a round can time: a `Burst`, or one that runs in another process."""
+
+    @property
+    def examples(self) -> int: ...
+
+    def sample(self, repeats: int, clock: Callable[[], float]) -> float: ...
+
 
 @dataclass
 class Session:
     """What `measure_rounds` saw.
 
-    `samples` holds seconds per example, one per round and arm; `order` the arms of every round
-    as they were timed. `repeats` is the launches in a sample at the end, `short_rounds` the
-    rounds that were thrown away because a sample in them was shorter than the floor. `stop` is
-    `"precision"` or `"time"`; `rounds_missing` estimates how many more rounds `"precision"`
-    would have taken.
+    `samples` holds seconds per example, one per round and arm; `order` the arms of every round as
+    they were timed; `builds` the first round of every build of the arms. `repeats` is the launches
+    in a sample at the end, `short_rounds` the rounds that were thrown away because a sample in them
+    was shorter than the floor. `stop` is `"precision"` or `"time"`; `rounds_missing` estimates how
+    many more rounds `"precision"` would have taken.
     """
 
     samples: dict[str, list[float]]
     order: list[list[str]] = field(default_factory=list)
+    builds: list[int] = field(default_factory=lambda: [0])
     repeats: int = 1
     short_rounds: int = 0
     stop: str = ""
@@ -54,7 +80,7 @@ class Session:
 
 
 def measure_rounds(
-    bursts: Mapping[str, Burst],
+    bursts: Mapping[str, Sampled],
     *,
     reference: str,
     compared: list[str],
@@ -63,6 +89,9 @@ def measure_rounds(
     halfwidth: float = 0.01,
     cap: float = 60.0,
     min_rounds: int = 20,
+    rebuild: Callable[[], Mapping[str, Sampled]] | None = None,
+    min_builds: int = 1,
+    least_rounds: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Session:
     """Times all arms in interleaved rounds until their ratios are known well enough.
@@ -79,6 +108,10 @@ def measure_rounds(
         halfwidth: Relative half-width of every compared ratio's interval to stop at.
         cap: Seconds after which no further round starts.
         min_rounds: Rounds before precision is looked at.
+        rebuild: Gives the bursts anew, compiled again and warm. It is called after ten rounds or
+            more, once they have taken as long as building did. By default nothing is built again.
+        min_builds: Builds before precision is looked at.
+        least_rounds: Rounds that are measured whatever the cap.
         clock: Gives seconds.
 
     Returns:
@@ -93,54 +126,72 @@ def measure_rounds(
     """
     session = Session({name: [] for name in bursts})
     shuffle = random.Random(seed).shuffle
-    names = list(bursts)
-    started = clock()
-    collecting = gc.isenabled()
-    gc.disable()  # as timeit does: a collection would be charged to whichever arm it hits
-    try:
-        while True:
-            shuffle(names)
-            seconds = {name: _sample(bursts[name], session.repeats, clock) for name in names}
-            if min(seconds.values()) < floor:
-                session.short_rounds += 1
-                session.repeats *= 2
-            else:
-                session.order.append(list(names))
-                for name, duration in seconds.items():
-                    per_example = duration / (session.repeats * bursts[name].examples)
-                    session.samples[name].append(per_example)
-            session.seconds = clock() - started
-            rounds = len(session.order)
-            late = session.seconds >= cap and rounds > 0
-            if late or (rounds >= min_rounds and rounds % 5 == 0):
-                session.rounds_missing = _missing(session, reference, compared, halfwidth)
-                if session.rounds_missing == 0 and rounds >= min_rounds:
-                    session.stop = "precision"
+    names, started, building = list(bursts), clock(), 0.0
+    block = _ROUNDS if rebuild is None else _ROUNDS_PER_BUILD
+    with _collector_off():
+        while not session.stop:
+            begun, rounds = clock(), 0
+            while rounds < block or clock() - begun < building:
+                shuffle(names)
+                rounds += _round(session, names, bursts, floor, clock)
+                if len(session.order) >= least_rounds and clock() - started >= cap:
                     break
-                if late:
-                    session.stop = "time"
-                    break
-    finally:
-        if collecting:
-            gc.enable()
+            now = clock()
+            session.seconds = now - started
+            session.rounds_missing = _missing(session, reference, compared, halfwidth)
+            enough = len(session.order) >= min_rounds and len(session.builds) >= min_builds
+            # No build is begun that would end after the cap.
+            next_build = 0.0 if rebuild is None else building + now - begun
+            if enough and session.rounds_missing == 0:
+                session.stop = "precision"
+            elif len(session.order) >= least_rounds and session.seconds + next_build >= cap:
+                session.stop = "time"
+            elif rebuild is not None:
+                bursts = rebuild()
+                gc.collect()  # the builds before, outside any sample
+                session.builds.append(len(session.order))
+                building = clock() - now
     return session
 
 
-def _sample(burst: Burst, repeats: int, clock: Callable[[], float]) -> float:
-    burst.before()
-    begin = clock()
-    for _ in range(repeats):
-        launched = burst.launch()
-    burst.wait(launched)
-    return clock() - begin
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """As timeit does: a collection would be charged to whichever arm it hits."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _round(
+    session: Session,
+    names: list[str],
+    bursts: Mapping[str, Sampled],
+    floor: float,
+    clock: Callable[[], float],
+) -> int:
+    """Times every arm once, in the order of `names`; returns how many rounds that made, 1 or 0."""
+    seconds = {name: bursts[name].sample(session.repeats, clock) for name in names}
+    if min(seconds.values()) < floor:
+        session.short_rounds += 1
+        session.repeats *= 2
+        return 0
+    session.order.append(list(names))
+    for name, duration in seconds.items():
+        session.samples[name].append(duration / (session.repeats * bursts[name].examples))
+    return 1
 
 
 def _missing(session: Session, reference: str, compared: list[str], halfwidth: float) -> int:
     """About how many more rounds the least precise ratio needs; 0 when none does."""
     missing = 0
     for name in compared:
-        ratio = paired_ratio(session.samples[reference], session.samples[name])
+        ratio = paired_ratio(
+            session.samples[reference], session.samples[name], builds=session.builds
+        )
         if not ratio.halfwidth <= halfwidth:
-            more = rounds_needed(ratio, halfwidth) if math.isfinite(ratio.halfwidth) else 1
-            missing = max(missing, more, 1)
+            missing = max(missing, rounds_needed(ratio, halfwidth), 1)
     return missing

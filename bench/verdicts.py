@@ -1,10 +1,13 @@
 """From the times of interleaved rounds to one of four words: faster, same, slower, can't tell.
 
 A round gives one time per arm. What slows the machine slows the arms of a round alike, so arms are
-compared within rounds: one log-ratio of speed, ``log(t_reference / t_arm)``, per round. Their
-median, its rank interval and the sign test are one method seen from three sides: the 95 % interval
-excludes a value just when the test rejects it at 5 %. Nothing is assumed about the shape of the
-noise, nothing is drawn at random, and an interval costs less than a millisecond.
+compared within rounds: one log-ratio of speed, ``log(t_reference / t_arm)``, per round.
+
+Within one build of the arms their median, its rank interval and the sign test are one method seen
+from three sides: the 95 % interval excludes a value just when the test rejects it at 5 %. Nothing
+is assumed about the shape of the noise. Over several builds the mean of one log-ratio per build,
+its Student t interval and the t test are such a method. Nothing is drawn at random, and an interval
+costs less than a millisecond.
 """
 
 import math
@@ -32,7 +35,8 @@ class Verdict(StrEnum):
 class Ratio:
     """Speed of an arm over speed of the reference, with its interval; above 1 the arm is faster.
 
-    ``effective_rounds`` is how many independent rounds these are worth (see `paired_ratio`).
+    ``effective_rounds`` is how many independent rounds these are worth, over ``builds`` builds of
+    the arms (see `paired_ratio`).
     """
 
     low: float
@@ -40,6 +44,7 @@ class Ratio:
     high: float
     rounds: int
     effective_rounds: float
+    builds: int = 1
 
     @property
     def halfwidth(self) -> float:
@@ -54,17 +59,6 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A member of a family: its verdict alone and after correction, and the corrected p-values."""
-
-    ratio: Ratio
-    alone: Verdict
-    verdict: Verdict
-    p_differ: float
-    p_same: float
-
-
-@dataclass(frozen=True)
 class Difference:
     """Mean of arm minus reference over paired seeds, with its interval, in the units given."""
 
@@ -74,12 +68,18 @@ class Difference:
     seeds: int
 
 
-def paired_ratio(reference: ArrayLike, arm: ArrayLike, *, confidence: float = 0.95) -> Ratio:
+def paired_ratio(
+    reference: ArrayLike,
+    arm: ArrayLike,
+    *,
+    builds: Sequence[int] = (0,),
+    confidence: float = 0.95,
+) -> Ratio:
     """How many times as fast as the reference the arm is, from paired rounds.
 
-    With d(1) <= ... <= d(n) the paired log-ratios, the estimate is exp(median d) and the interval
-    [exp d(k), exp d(n + 1 - k)], k the largest rank with P(Binomial(n, 1/2) < k) <= (1 -
-    confidence) / 2: it holds for noise of any shape (Le Boudec 2010, ch. 2; advised by Hoefler &
+    **One build.** With d(1) <= ... <= d(n) the paired log-ratios, the estimate is exp(median d) and
+    the interval [exp d(k), exp d(n + 1 - k)], k the largest rank with P(Binomial(n, 1/2) < k) <= (1
+    - confidence) / 2: it holds for noise of any shape (Le Boudec 2010, ch. 2; advised by Hoefler &
     Belli, SC15; a ratio with its interval is what Kalibera & Jones, ISMM 2013, ask for). Five
     rounds admit no such k at 95 %: the interval is then (0, inf).
 
@@ -93,30 +93,66 @@ def paired_ratio(reference: ArrayLike, arm: ArrayLike, *, confidence: float = 0.
     Under normal noise the Hodges-Lehmann estimate would need a third fewer rounds; under the heavy
     tails of a shared machine the median is the more precise, and spikes in one arm shift it less.
 
-    It does not help against errors that all rounds share, such as a lucky memory layout: measure in
-    fresh processes. At a correlation of 0.9 between successive rounds, "95 %" means 91 % for 200
-    rounds and 75 % for 20. Where its place in the round slows an arm more than the noise does,
-    the median lies between two humps: the interval is right but wide.
+    **Several builds.** A program compiled twice runs at two speeds for as long as it lives, which
+    rounds cannot average. With m(1), ..., m(b) one log-ratio for each build, the estimate is
+    exp(mean m) and the interval exp(mean m -/+ t s / sqrt(b)), s their standard deviation and t
+    Student's for b - 1 degrees of freedom: it holds what varies between builds and within them
+    (random effects; Kalibera & Jones, ISMM 2013; Georges et al., OOPSLA 2007). The scatter between
+    the builds of one program was 1.2 % on a 2-core CPU.
+
+    An arm's time in a build is the geometric mean of the fastest third of its samples there: what a
+    shared machine adds to a time is never negative, so the fast samples say most of the arm (Chen &
+    Revels 2016 take the minimum). As the rounds are interleaved, quiet moments come to all arms
+    alike. On two shared machines m scattered 6 % and 31 % less than medians of d did, and 3 % to
+    8 % more under simulated noise that is symmetric.
+
+    It does not help against errors that all rounds share: with one build, where the code and the
+    data happen to lie; with several, what a whole process shares. At a correlation of 0.9 between
+    successive rounds of one build, "95 %" means 91 % for 200 rounds and 75 % for 20. Where its
+    place in the round slows an arm more than the noise does, the median lies between two humps: the
+    interval is right but wide.
 
     Args:
         reference: seconds (per example, or per sample) of the reference arm, one per round.
         arm: the same for the arm, in the same rounds.
+        builds: the first round of every build of the arms, from 0, rising.
         confidence: how often such intervals hold the true ratio.
 
     Raises:
-        ValueError: a time that is not positive and finite, unequal or no rounds, bad `confidence`.
+        ValueError: a time that is not positive and finite, unequal or no rounds, builds that do not
+            rise from 0 or have no rounds, bad `confidence`.
 
     >>> paired_ratio([2.0, 2.2, 2.1, 4.4, 2.0, 2.1], [1.0, 1.1, 1.0, 2.2, 1.0, 1.0])
-    Ratio(low=2.0, estimate=2.0, high=2.1, rounds=6, effective_rounds=6.0)
+    Ratio(low=2.0, estimate=2.0, high=2.1, rounds=6, effective_rounds=6.0, builds=1)
     """
     _check(0 < confidence < 1, "`confidence` must be in (0, 1)", f"confidence={confidence}")
-    logs = _log_ratios(reference, arm)
-    n, f = logs.size, _inflation(logs)
-    k = stats.binom.ppf((1 - confidence) / 2, n, 0.5)
-    # Moved out so that the interval excludes just what `_p_above` rejects; 1e-9 is for rounding.
-    k = math.floor(n / 2 + 1 - math.sqrt(f) * (n / 2 + 1 - k) + 1e-9)
-    low, high = np.exp(np.sort(logs)[[k - 1, n - k]]) if k > 0 else (0.0, math.inf)
-    return Ratio(float(low), float(np.exp(np.median(logs))), float(high), n, n / f)
+    return _evidence(reference, arm, builds).ratio(confidence)
+
+
+def p_values(
+    reference: ArrayLike,
+    arm: ArrayLike,
+    *,
+    builds: Sequence[int] = (0,),
+    margin: float = 0.02,
+) -> tuple[float, float]:
+    """Two-sided p-values against "the ratio is 1" and "the ratio is outside the margin".
+
+    They agree with the intervals of `paired_ratio`: the first is at most 1 - confidence just when
+    the interval excludes 1, the second just when it lies inside the margin (twice the larger of two
+    one-sided p-values).
+
+    Args:
+        reference, arm, builds: as for `paired_ratio`.
+        margin: as for `verdict`.
+
+    >>> p_values([2.0] * 6, [1.0] * 6)
+    (0.03125, 1.0)
+    """
+    evidence, edge = _evidence(reference, arm, builds), -math.log1p(margin)
+    above, below = evidence.p_above, evidence.p_below
+    differ = 2 * min(above(0.0), below(0.0))
+    return min(1.0, differ), min(1.0, 2 * max(above(edge), below(-edge)))
 
 
 def verdict(ratio: Ratio, *, margin: float = 0.02) -> Verdict:
@@ -147,80 +183,6 @@ def verdict(ratio: Ratio, *, margin: float = 0.02) -> Verdict:
     if 1 / (1 + margin) < ratio.low and ratio.high < 1 + margin:
         return Verdict.SAME
     return Verdict.CANT_TELL
-
-
-def judge_family(
-    comparisons: Sequence[tuple[ArrayLike, ArrayLike]],
-    *,
-    margin: float = 0.02,
-    alpha: float = 0.05,
-) -> list[Judgement]:
-    """Verdicts on many comparisons, such that one wrong word among them all is unlikely.
-
-    Each comparison has two sign-test p-values: that the ratio is 1, and that it is outside the
-    margin (twice the larger of two one-sided ones, so that it agrees with the interval). Each kind
-    is adjusted over the family by `holm`; a verdict whose p-value then exceeds `alpha` becomes
-    `can't tell`. The chance that any comparison with a true ratio of 1 is called faster or slower
-    is at most `alpha`, and so is, apart, the chance that any with a true ratio outside the margin
-    is called the same. `same` is a claim too, and most of what a benchmark like this one has to
-    say, so it is not exempt. Measured to a half-width of half the margin, 98 % of A/A comparisons
-    are the same when alone and 95 % in a family of 25; at two thirds of it, 90 % and 45 %.
-
-    The intervals shown stay those of single comparisons. Leave out A/A controls: they are not
-    claims, and would make the correction harsher.
-
-    Args:
-        comparisons: pairs (times of the reference, times of the arm), as for `paired_ratio`.
-        margin: as for `verdict`.
-        alpha: chance of a wrong verdict in the family; intervals have confidence 1 - alpha.
-
-    Raises:
-        ValueError: as `paired_ratio` and `verdict` do, or `alpha` is not in (0, 1).
-
-    >>> fast = ([2.0] * 8, [1.0] * 8)
-    >>> [str(j.verdict) for j in judge_family([fast] * 5)], str(judge_family([fast] * 9)[0].verdict)
-    (['faster', 'faster', 'faster', 'faster', 'faster'], "can't tell")
-    """
-    _check(0 < alpha < 1, "`alpha` must be in (0, 1)", f"alpha={alpha}")
-    ratios = [paired_ratio(old, new, confidence=1 - alpha) for old, new in comparisons]
-    logs = [_log_ratios(old, new) for old, new in comparisons]
-    words = [verdict(ratio, margin=margin) for ratio in ratios]
-    edge = -math.log1p(margin)
-    p_differ = holm([2 * min(_p_above(d, 0.0), _p_above(-d, 0.0)) for d in logs])
-    p_same = holm([2 * max(_p_above(d, edge), _p_above(-d, edge)) for d in logs])
-    judgements = []
-    for ratio, alone, differ, same in zip(ratios, words, p_differ, p_same, strict=True):
-        holds = (same if alone is Verdict.SAME else differ) <= alpha
-        word = alone if holds else Verdict.CANT_TELL
-        judgements.append(Judgement(ratio, alone, word, float(differ), float(same)))
-    return judgements
-
-
-def holm(p_values: ArrayLike) -> Array:
-    """Adjust p-values for their number, so that rejecting those <= alpha errs at most alpha often.
-
-    Sorted, the i-th of m becomes max over j <= i of min(1, (m - j + 1) p(j)); no independence is
-    needed (Holm, Scand. J. Statist. 6, 1979).
-
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p = np.asarray(p_values, float)
-    order = np.argsort(p)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)).clip(max=1)
-    return adjusted
-
-
-def family_rate(members: int, alpha: float = 0.05) -> float:
-    """Chance of at least one wrong verdict in a family without correction: 1 - (1 - alpha)^m.
-
-    For independent comparisons with true ratios of 1, each wrong at a rate of `alpha`.
-
-    >>> round(family_rate(25), 3)
-    0.723
-    """
-    return 1 - (1 - alpha) ** members
 
 
 def rounds_needed(ratio: Ratio, target_halfwidth: float) -> int:
@@ -296,12 +258,81 @@ def _log_ratios(reference: ArrayLike, arm: ArrayLike) -> Array:
     return np.log(old) - np.log(new)  # not log(old / new): swapping the arms must only flip signs
 
 
-def _p_above(logs: Array, floor: float) -> float:
-    """One-sided sign test: how likely so many log-ratios above `floor`, were it their median."""
-    n = logs.size
-    excess = (np.sum(logs > floor) - n / 2) / math.sqrt(_inflation(logs))
-    # Rounded down, to the larger p-value; 1e-9 is for rounding.
-    return float(stats.binom.sf(math.floor(n / 2 + excess + 1e-9) - 1, n, 0.5))
+def _evidence(
+    reference: ArrayLike, arm: ArrayLike, builds: Sequence[int]
+) -> "_OneBuild | _SeveralBuilds":
+    logs = _log_ratios(reference, arm)
+    edges = np.asarray([*builds, logs.size])
+    _check(
+        edges[0] == 0 and bool((np.diff(edges) > 0).all()),
+        "`builds` must rise from 0, each with a round at least",
+        f"builds={list(builds)} of {logs.size} rounds",
+    )
+    if len(builds) == 1:
+        return _OneBuild(logs)
+    old, new = (
+        np.array([_fastest_third(part) for part in np.split(np.log(times), edges[1:-1])])
+        for times in _paired(reference, arm, "round", above=0)
+    )
+    return _SeveralBuilds(old - new, logs.size)
+
+
+def _fastest_third(logs: Array) -> float:
+    return float(np.sort(logs)[: math.ceil(logs.size / 3)].mean())
+
+
+class _OneBuild:
+    """Median of the rounds, its rank interval, the sign test."""
+
+    def __init__(self, logs: Array) -> None:
+        self._logs, self._inflation = logs, _inflation(logs)
+
+    def ratio(self, confidence: float) -> Ratio:
+        logs, n, f = self._logs, self._logs.size, self._inflation
+        k = stats.binom.ppf((1 - confidence) / 2, n, 0.5)
+        # Moved out so that the interval excludes just what `p_above` rejects; 1e-9 is for rounding.
+        k = math.floor(n / 2 + 1 - math.sqrt(f) * (n / 2 + 1 - k) + 1e-9)
+        low, high = np.exp(np.sort(logs)[[k - 1, n - k]]) if k > 0 else (0.0, math.inf)
+        return Ratio(float(low), float(np.exp(np.median(logs))), float(high), n, n / f)
+
+    def p_above(self, floor: float) -> float:
+        """How likely so many rounds above `floor`, were it their median."""
+        return self._p(self._logs > floor)
+
+    def p_below(self, roof: float) -> float:
+        return self._p(self._logs < roof)
+
+    def _p(self, beyond: NDArray[np.bool_]) -> float:
+        n = beyond.size
+        excess = (np.sum(beyond) - n / 2) / math.sqrt(self._inflation)
+        # Rounded down, to the larger p-value; 1e-9 is for rounding.
+        return float(stats.binom.sf(math.floor(n / 2 + excess + 1e-9) - 1, n, 0.5))
+
+
+class _SeveralBuilds:
+    """Mean over the builds, its Student interval, the t test."""
+
+    def __init__(self, effects: Array, rounds: int) -> None:
+        self._builds, self._rounds = effects.size, rounds
+        self._mean, self._error = float(effects.mean()), float(stats.sem(effects))
+
+    def ratio(self, confidence: float) -> Ratio:
+        half = float(stats.t.ppf((1 + confidence) / 2, self._builds - 1)) * self._error
+        low, estimate, high = (math.exp(self._mean + side * half) for side in (-1, 0, 1))
+        worth = float(self._builds)
+        return Ratio(low, estimate, high, self._rounds, worth, self._builds)
+
+    def p_above(self, floor: float) -> float:
+        """How likely a mean so far above `floor`, were it the true one."""
+        return self._p(self._mean - floor)
+
+    def p_below(self, roof: float) -> float:
+        return self._p(roof - self._mean)
+
+    def _p(self, distance: float) -> float:
+        if self._error == 0:  # builds that agree to the last bit
+            return 0.0 if distance > 0 else 1.0
+        return float(stats.t.sf(distance / self._error, self._builds - 1))
 
 
 def _inflation(logs: Array) -> float:

@@ -1,15 +1,19 @@
 """One comparison, measured in a process of its own."""
 
+import math
 import os
+import signal
 import sys
 import threading
 import time
 from functools import lru_cache
 from typing import Any
 
-from bench.arms import AGAIN, ARMS, REFERENCE, user_arms
+from bench.arms import AGAIN, REFERENCE, find_arm, user_arms
 from bench.plan import Cell, Comparison
 from bench.records import Record, utc_now
+from bench.tasks import TASKS, make_task, task_of
+from fixedbias.text import one_line
 
 
 def start_worker(log: str) -> None:
@@ -19,9 +23,12 @@ def start_worker(log: str) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    # OpenBLAS's idle threads spin for some 30 ms by default, into the next arm's sample.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    if hasattr(signal, "SIGHUP"):  # comes to all of a terminal's processes: the driver decides
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # the folder is gone or full: the driver will say so when it writes
+        file = os.open(os.devnull, os.O_WRONLY)
     sys.stdout.flush()
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -30,7 +37,10 @@ def start_worker(log: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """A driver that is killed cannot stop its workers: they look whether it is still there."""
+    """A driver that is killed cannot stop its workers: they look whether it is still there.
+
+    Not Linux's PR_SET_PDEATHSIG, which kills when the thread ends that started the process.
+    """
     parent = os.getppid()
 
     def watch() -> None:
@@ -64,7 +74,7 @@ def measure(comparison: Comparison) -> Record:
     begun = time.perf_counter()
     record: dict[str, Any] = {
         "key": cell.key,
-        "cell": vars(cell),
+        "cell": cell.recorded,
         "started": utc_now(),
         "before": read_state(),
     }
@@ -89,27 +99,40 @@ def measure(comparison: Comparison) -> Record:
 
 def _measure(comparison: Comparison) -> dict[str, Any]:
     from bench.engines import burst_steps, prepare_data, training_burst
-    from bench.machine import anonymous
     from bench.models import CellModel
     from bench.timing import Session, measure_rounds
 
     cell = comparison.cell
     data = prepare_data(cell.engine, _dataset(cell.data, comparison.data_dir))
     own = user_arms(comparison.layer)
-    registry = ARMS | own
-    names = [*comparison.arms, *own]
+    registry = {name: find_arm(name) for name in comparison.arms} | own
+    names = list(registry)
     arms: dict[str, dict[str, Any]] = {}
-    bursts = {}
+    models: dict[str, Any] = {}
+    bursts: dict[str, Any] = {}
+
+    def build(name: str) -> Any:
+        return training_burst(cell.engine, models[name].keras_model, data, cell.batch_size)
+
     for name in [*names, AGAIN]:
         try:
             model = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
             # A/A is about speed: the reference need not learn the task twice.
             arms[name] = model.train(comparison.epochs, 0 if name == AGAIN else comparison.seeds)
-            bursts[name] = training_burst(cell.engine, model.keras_model, data, cell.batch_size)
+            models[name] = model
+            bursts[name] = build(name)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
-        except Exception as error:  # any layer may raise anything: it costs its own arm only
-            arms[name] = {"error": anonymous(f"{type(error).__name__}: {error}")}
+        # Any layer may raise anything, or call sys.exit(): it costs its own arm only.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            arms[name] = {"error": describe_error(error)}
             bursts.pop(name, None)
+
+    def rebuild() -> dict[str, Any]:
+        new = {name: build(name) for name in bursts}
+        for burst in new.values():
+            _warm(burst)
+        return new
+
     session = Session({})
     ceiling: dict[str, Any] = {}
     if REFERENCE in bursts:
@@ -121,6 +144,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             floor=comparison.floor,
             halfwidth=comparison.halfwidth,
             cap=comparison.time_cap,
+            rebuild=rebuild if comparison.builds > 1 else None,
+            min_builds=comparison.builds,
         )
         steps = burst_steps(cell.batch_size, data.examples)
         ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
@@ -130,8 +155,13 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         "arms": arms,
         "order": session.order,
         "stop": session.stop,
-        "notes": [f"{n}: {a['error']}" for n, a in arms.items() if "error" in a],
+        "notes": [
+            *([] if task_of(cell.data).classes else ["accuracy is R^2 here: it has no classes"]),
+            *(f"{n}: {a['error']}" for n, a in arms.items() if "error" in a),
+        ],
         "extra": {
+            "builds": session.builds,
+            "examples": data.examples,
             "repeats": session.repeats,
             "short_rounds": session.short_rounds,
             "rounds_missing": session.rounds_missing,
@@ -141,10 +171,23 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def describe_error(error: BaseException) -> str:
+    """What was raised, in one line of at most 1,000 characters that names no user and no host."""
+    from bench.machine import anonymous
+
+    try:
+        text = str(error)
+    except Exception:  # an exception of the user's own may fail at this too
+        text = "(its text cannot be had)"
+    return anonymous(one_line(f"{type(error).__name__}: {text}"))[:1000]
+
+
 @lru_cache(maxsize=1)
 def _dataset(name: str, folder: str | None) -> Any:
     from fixedbias.datasets import load_dataset
 
+    if name in TASKS:
+        return make_task(name)
     return load_dataset(name, folder, download=False)
 
 
@@ -168,7 +211,9 @@ def _ceiling(cell: Cell, reference: Any, steps: int, comparison: Comparison) -> 
     from bench.ceilings import ceiling_bursts, step_products
     from bench.timing import measure_rounds
 
-    products = step_products(cell.layers, cell.units, cell.batch_size)
+    task = task_of(cell.data)
+    sizes = {"inputs": math.prod(task.input_shape), "classes": task.outputs}
+    products = step_products(cell.layers, cell.units, cell.batch_size, **sizes)
     dtype = keras.config.dtype_policy().compute_dtype
     bursts = ceiling_bursts(
         products,
@@ -192,5 +237,6 @@ def _ceiling(cell: Cell, reference: Any, steps: int, comparison: Comparison) -> 
     return {
         "samples": session.samples,
         "order": session.order,
+        "seconds": session.seconds,
         "flops_per_example": sum(p.flops for p in products) / cell.batch_size,
     }

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+
+# A shell's background jobs are started with SIGINT ignored, and so would be all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +68,13 @@ def tensorflow_warnings() -> Iterator[list[str]]:
     tf.get_logger().addHandler(handler)
     yield messages
     tf.get_logger().removeHandler(handler)
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Root may write to any folder: as root, the test is someone else for a while."""
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    yield
+    if root:
+        os.seteuid(0)

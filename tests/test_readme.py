@@ -10,6 +10,7 @@ import pytest
 
 import fixedbias
 from bench.config import parse
+from bench.peers import config as peers
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -22,6 +23,7 @@ COMMANDS = [
     if line.strip()
 ]
 GRID = [c.removeprefix("python -m bench.grid").strip() for c in COMMANDS if "bench.grid" in c]
+PEERS = [c.removeprefix("python -m bench.peers").strip() for c in COMMANDS if "bench.peers" in c]
 
 
 @pytest.fixture
@@ -29,6 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
     """A folder with the README's own layer in it."""
     (own,) = (text for text in PYTHON if text.startswith("# scaled.py"))
     (tmp_path / "scaled.py").write_text(own)
+    (tmp_path / "studies").symlink_to(Path(__file__).parent.parent / "studies")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -40,6 +43,11 @@ def test_the_drivers_commands_are_accepted(arguments, elsewhere):
             parse(shlex.split(arguments))
     else:
         parse(shlex.split(arguments))
+
+
+@pytest.mark.parametrize("arguments", PEERS)
+def test_the_commands_of_the_side_by_side_are_accepted(arguments):
+    peers.parse(shlex.split(arguments))
 
 
 def test_make_knows_its_targets():

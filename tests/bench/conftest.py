@@ -54,26 +54,30 @@ def make_record(units: int = 64, *, seed: int = 0, rounds: int = 60, **arms: Any
     )
 
 
+def write_run_folder(folder: Path, records: list[Record], **header: Any) -> Path:
+    """Writes records as a run into a new folder, and returns it."""
+    folder.mkdir()
+    common: dict[str, Any] = {
+        "created": utc_now(),
+        "argv": ["python", "-m", "bench.grid"],
+        "options": {},
+        "machine": describe_machine(),
+        "git": None,
+        "dataset": {"name": "digits", "checksum": "0" * 64},
+        "seed": 0,
+        "plan": [record.key for record in records],
+    }
+    write_run(folder, Run(**common | header))
+    for record in records:
+        write_record(folder, record)
+    return folder
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Any:
     """Writes records as a run, and returns its folder."""
 
     def write(name: str, records: list[Record], **header: Any) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        common: dict[str, Any] = {
-            "created": utc_now(),
-            "argv": ["python", "-m", "bench.grid"],
-            "options": {},
-            "machine": describe_machine(),
-            "git": None,
-            "dataset": {"name": "digits", "checksum": "0" * 64},
-            "seed": 0,
-            "plan": [record.key for record in records],
-        }
-        write_run(folder, Run(**common | header))
-        for record in records:
-            write_record(folder, record)
-        return folder
+        return write_run_folder(tmp_path / name, records, **header)
 
     return write

@@ -17,8 +17,8 @@ def test_every_arm_starts_from_bit_equal_kernels(arm, seed):
     reference = build_model(ARMS["dense"], CELL, seed)
     model = build_model(ARMS[arm], CELL, seed)
     for layer in ("hidden_0", "hidden_1", "output"):
-        ours, theirs = model.get_layer(layer).kernel, reference.get_layer(layer).kernel
-        assert np.array_equal(ours.numpy(), theirs.numpy())
+        ours, theirs = (m.get_layer(layer).get_weights()[0] for m in (model, reference))
+        assert np.array_equal(ours, theirs)
 
 
 def test_seeds_differ():
@@ -39,6 +39,9 @@ def test_what_each_arm_trains():
         "dense-nobias": (total, total),
         "dense-frozen": (total + hidden, total),
         "fixed": (total + hidden, total),
+        # Here the bias is a constant of the program.
+        "fixed-lambda": (total, total),
+        "plain": (total, total),
     }
 
 
@@ -50,7 +53,9 @@ def test_frozen_and_fixed_hold_the_same_bias():
         assert np.array_equal(fixed.get_layer(layer).bias, expected)
 
 
-@pytest.mark.parametrize(("engine", "jit"), [("fit", False), ("fit-xla", True), ("compiled", True)])
+@pytest.mark.parametrize(
+    ("engine", "jit"), [("fit", False), ("plain", False), ("fit-xla", True), ("compiled", True)]
+)
 def test_xla_is_on_or_off_and_never_left_to_keras(engine, jit):
     cell = Cell(2, 4, 8, "float32", "cpu", engine, "zeros", "digits")
     assert build_model(ARMS["dense"], cell, 0).jit_compile is jit

@@ -31,12 +31,13 @@ def test_dense_is_always_among_the_arms():
 
 
 REFUSED = {
-    "unknown arm": (["--arms", "desne"], "--arms must be among dense"),
+    "unknown arm": (["--arms", "desne"], "--arms: An arm must be one of dense"),
     "no values": (["--layers"], "--layers needs at least one value"),
     "twice": (["--units", "8", "8"], "must not name a value twice"),
     "zero": (["--epochs", "0"], "--epochs must be a positive whole number. Received: 0"),
     "negative": (["--layers", "-3"], "--layers must be a positive whole number. Received: -3"),
     "not finite": (["--margin", "nan"], "--margin must be a positive number"),
+    "target": (["--target", "97"], "--target must be an accuracy between 0 and 1, such as 0.97"),
     "device": (["--device", "tpu"], "--device must be cpu, gpu, gpu:N, all or auto"),
     "preset": (["--bias", "rmap"], "A bias preset must be one of zeros"),
     "setting": (["--bias", "ramp:slope=2"], "settings of bias preset `ramp`"),
@@ -62,7 +63,7 @@ def test_refuses_with_a_sentence(argv, sentence, tmp_path, monkeypatch):
     [
         ("lyers = [2]", "an option that does not exist, 'lyers'"),
         ("layers = [", "must be a TOML file"),
-        ("layers = [[2]]", "values and lists of values"),
+        ("layers = [[2]]", "must be of values and lists of values"),
         ("resume = 'x'", "an option that does not exist, 'resume'"),
     ],
 )

@@ -1,6 +1,7 @@
 """The command as typed: one small run on real digits, with layers in it that misbehave."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,7 @@ def run(tmp_path_factory):
     small = "--layers 2 --units 8 9 --epochs 2 --seeds 2 --time-cap 1 --halfwidth 0.5"
     layers = ["--layer", "mine.py:Explodes", "mine.py:Kills"]
     rest = ["--arms", "fixed", "--device", "cpu", "--data", "digits", "--results", "runs"]
+    rest += ["--time-breakdown"]
     done = grid(*small.split(), *layers, *rest, cwd=cwd)
     (folder,) = (cwd / "runs").iterdir()
     return done, folder
@@ -113,6 +115,20 @@ def test_tensorboard_shows_every_arm_that_was_trained(run):
             shown = [make_ndarray(event.tensor_proto).item() for event in events.Tensors(tag)]
             assert shown == pytest.approx(history[values])
             assert [event.step for event in events.Tensors(tag)] == [1, 2]
+
+
+def test_says_where_the_time_went(run):
+    done, _ = run
+    last = done.stdout.splitlines()[-1]
+    found = re.fullmatch(
+        r"(.+) s: training (.+), timing (.+), compiling (.+), building (.+), starting, writing "
+        r"(.+); neither training nor timing: \d+%",
+        last,
+    )
+    assert found, last
+    wall, *parts = map(float, found.groups())
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(wall, abs=0.3)
 
 
 def test_resume_measures_what_is_missing_and_nothing_else(run):

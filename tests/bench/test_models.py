@@ -1,5 +1,7 @@
 """An arm of a cell is trained from the very start for every seed, on the same batches as others."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ from bench.arms import ARMS
 from bench.engines import prepare_data, train, training_burst
 from bench.models import CellModel
 from bench.plan import Cell
+from bench.weights import unpack_picture
+from fixedbias import bias_values
 from fixedbias.datasets import load_dataset
 
 
@@ -47,6 +51,27 @@ def test_frozen_and_fixed_are_the_same_training(dataset):
     """One holds the fixed bias in a `Dense`, the other is the layer: same batches, same numbers."""
     frozen, fixed = (cell_model(arm, dataset).train(3, 1) for arm in ("dense-frozen", "fixed"))
     np.testing.assert_allclose(losses(frozen), losses(fixed), rtol=1e-4)
+
+
+def test_what_training_did_to_the_weights_is_kept(dataset):
+    fixed, dense = (cell_model(arm, dataset).train(1, 2)["weights"] for arm in ("fixed", "dense"))
+    assert list(fixed) == ["hidden_0/kernel", "hidden_0/bias", "output/kernel", "output/bias"]
+    bias = fixed["hidden_0/bias"]
+    assert bias["change"] == 0
+    assert bias["biases"]["before"] == bias["biases"]["after"] == bias_values_4(12)
+    assert dense["hidden_0/bias"]["change"] > 0
+    assert min(fixed[k]["change"] for k in fixed if k != "hidden_0/bias") > 0
+    # Both start from the same kernel, and differ by what they learnt.
+    histograms = [arm["hidden_0/kernel"]["histograms"] for arm in (fixed, dense)]
+    assert histograms[0]["before"] == histograms[1]["before"]
+    assert histograms[0]["after"] != histograms[1]["after"]
+    assert sum(histograms[0]["after"]["counts"]) == 784 * 12
+    assert unpack_picture(fixed["hidden_0/kernel"]["picture"]).shape == (784, 8)
+    assert len(json.dumps(fixed)) < 14_000  # a record stays small
+
+
+def bias_values_4(units):
+    return [float(f"{v:.4g}") for v in bias_values("linspace", 0, units)]
 
 
 @pytest.mark.parametrize("engine", ["compiled", "fit", "fit-xla"])

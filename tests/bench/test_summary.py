@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.summary import summarise
+from bench.summary import summarise, target_accuracy
 from bench.verdicts import Verdict
 from tests.bench.conftest import make_record
 
@@ -83,3 +83,20 @@ def test_an_a_a_interval_that_leaves_out_one_is_said():
     record.arms["dense (A/A)"]["samples"] = tilted
     (flag,) = rows(record)[64, "dense (A/A)"].flags
     assert "leaves out 1" in flag
+
+
+def test_time_to_the_target_is_that_of_the_first_epoch_that_reaches_it():
+    histories = [
+        {"loss": [1, 1, 1], "val_accuracy": [0.9, 0.98, 0.96], "seconds": [3, 2, 2]},
+        {"loss": [1, 1, 1], "val_accuracy": [0.9, 0.95, 0.96], "seconds": [3, 2, 2]},
+    ]
+    arm = {"accuracies": [0.96, 0.96], "histories": histories}
+    (row,) = (r for r in summarise([make_record(x=arm)], margin=0.02, target=0.97) if r.arm == "x")
+    assert row.seconds_to_target == [5, math.inf]
+
+
+def test_only_mnist_has_a_target_by_itself():
+    assert target_accuracy("mnist", None) == 0.97
+    assert target_accuracy("digits", None) is None
+    assert target_accuracy("digits", 0.9) == 0.9
+    assert rows(make_record(fixed=1.0))[64, "fixed"].seconds_to_target == []

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.timing import Burst, measure_rounds
+from bench.verdicts import paired_ratio
 
 
 class Clock:
@@ -160,3 +161,57 @@ def test_the_collector_is_off_while_timing_and_on_again_after_an_error():
         measure_rounds({"a": Burst(launch, lambda _: None, 1)}, reference="a", compared=[])
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_arms_are_built_anew_once_timing_has_taken_as_long_as_building():
+    clock = Clock()
+    made = []
+
+    arms = {n: clock.arm(n, 0.03, noise=0.1) for n in "ab"}
+
+    def rebuild() -> dict[str, Burst]:
+        clock.now += 1.5
+        made.append(len(clock.log))
+        return arms
+
+    session = measure_rounds(
+        arms,
+        reference="a",
+        compared=["b"],
+        clock=clock,
+        cap=1e9,
+        rebuild=rebuild,
+        min_builds=4,
+    )
+    assert session.stop == "precision"
+    assert len(session.builds) == len(made) + 1 >= 4
+    assert session.builds[:2] == [0, 10]  # ten rounds at least
+    # Then rounds of 0.06 s for as long as the 1.5 s that building took.
+    assert all(24 <= b - a <= 27 for a, b in itertools.pairwise(session.builds[1:]))
+    assert session.builds[-1] < len(session.order)
+    ratio = paired_ratio(session.samples["a"], session.samples["b"], builds=session.builds)
+    assert ratio.halfwidth <= 0.01
+
+
+def test_no_build_is_begun_that_would_end_after_the_cap():
+    clock = Clock()
+    arms = {n: clock.arm(n, 0.05, noise=0.5) for n in "ab"}
+
+    def rebuild() -> dict[str, Burst]:
+        clock.now += 1.0
+        return arms
+
+    session = measure_rounds(
+        rebuild(),
+        reference="a",
+        compared=["b"],
+        clock=clock,
+        cap=10.0,
+        halfwidth=1e-6,
+        rebuild=rebuild,
+        min_builds=2,
+    )
+    assert session.stop == "time"
+    assert 7.0 < session.seconds <= 10.0
+    assert session.rounds_missing > 0
+    assert len(session.builds) == 5

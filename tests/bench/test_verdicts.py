@@ -17,43 +17,15 @@ from bench.verdicts import (
     Ratio,
     Verdict,
     accuracy_difference,
-    family_rate,
-    holm,
-    judge_family,
     outliers,
+    p_values,
     paired_ratio,
     rounds_needed,
     verdict,
 )
+from tests.bench.sessions import WRONG, in_builds, paired_times, session
 
-WRONG = (Verdict.FASTER, Verdict.SLOWER)
 REVERSE = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}
-
-times = st.integers(6, 60).flatmap(
-    lambda n: st.lists(
-        st.tuples(st.floats(1e-6, 10.0), st.floats(1e-6, 10.0)), min_size=n, max_size=n
-    ).map(lambda pairs: np.array(pairs).T)
-)
-p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
-
-
-def session(
-    rng: np.random.Generator,
-    rounds: int,
-    speedup: float = 1.0,
-    noise: float = 0.1,
-    interleaved: bool = True,
-) -> np.ndarray:
-    """Times of two arms on a machine that drifts, up to threefold, with noise and heavy spikes."""
-    drift = np.cumsum(rng.normal(size=2 * rounds))
-    drift *= np.log(rng.uniform(1, 3)) / np.ptp(drift)
-    if interleaved:
-        place = 2 * np.arange(rounds) + rng.permuted(np.tile([[0], [1]], rounds), axis=0)
-    else:
-        place = np.arange(2 * rounds).reshape(2, rounds)
-    spikes = (rng.random((2, rounds)) < 0.03) * rng.pareto(2, (2, rounds))
-    seconds = 0.02 * np.exp(noise * rng.normal(size=(2, rounds)) + drift[place]) * (1 + spikes)
-    return seconds / [[1.0], [speedup]]
 
 
 def correlated(rho: float) -> Callable[[np.random.Generator, int], np.ndarray]:
@@ -133,7 +105,7 @@ def test_strong_correlation_costs_the_coverage_that_the_docstring_states(rounds,
     assert coverage(0.9, rounds, 3000) == pytest.approx(stated, abs=0.02)
 
 
-@given(times)
+@given(paired_times)
 def test_swapping_the_arms_inverts_the_ratio_and_the_verdict(pair):
     there, back = paired_ratio(*pair), paired_ratio(*pair[::-1])
     assert back.estimate == pytest.approx(1 / there.estimate)
@@ -143,13 +115,13 @@ def test_swapping_the_arms_inverts_the_ratio_and_the_verdict(pair):
     assert verdict(back) == REVERSE.get(verdict(there), verdict(there))
 
 
-@given(times, st.floats(1e-3, 1e3))
+@given(paired_times, st.floats(1e-3, 1e3))
 def test_the_unit_of_time_does_not_matter(pair, unit):
     a, b = paired_ratio(*pair), paired_ratio(*unit * pair)
     assert [b.low, b.estimate, b.high] == pytest.approx([a.low, a.estimate, a.high])
 
 
-@given(times)
+@given(paired_times)
 def test_the_estimate_is_inside_and_repeats_to_the_last_bit(pair):
     ratio = paired_ratio(*pair)
     assert 0 <= ratio.low <= ratio.estimate <= ratio.high
@@ -157,7 +129,7 @@ def test_the_estimate_is_inside_and_repeats_to_the_last_bit(pair):
     assert paired_ratio(*pair) == ratio
 
 
-@given(times)
+@given(paired_times)
 def test_more_confidence_never_narrows_an_interval(pair):
     narrow, wide = (paired_ratio(*pair, confidence=c) for c in (0.9, 0.99))
     assert wide.low <= narrow.low <= narrow.high <= wide.high
@@ -228,70 +200,6 @@ def test_an_interval_is_fast_enough_to_ask_for_every_few_rounds():
     assert (time.perf_counter() - started) / 20 < 0.02
 
 
-def test_holm_by_hand():
-    # Sorted .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and none below the one before.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]).tolist() == [1, 1]
-    assert holm([]).tolist() == []
-
-
-@given(p_values, st.randoms(use_true_random=False))
-def test_holm_keeps_order_lies_between_p_and_bonferroni_and_ignores_position(p, random):
-    raw, adjusted = np.array(p), holm(p)
-    assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
-    assert (adjusted >= raw).all()
-    assert (adjusted <= np.minimum(1, raw * raw.size)).all()
-    order = list(range(raw.size))
-    random.shuffle(order)
-    assert holm(raw[order]) == pytest.approx(adjusted[order])
-
-
-@given(p_values, st.data())
-def test_holm_never_falls_when_a_p_value_rises_or_one_more_joins(p, data):
-    i = data.draw(st.integers(0, len(p) - 1))
-    higher = [*p[:i], data.draw(st.floats(p[i], 1)), *p[i + 1 :]]
-    assert (holm(higher) >= holm(p) - 1e-12).all()
-    assert (holm([*p, data.draw(st.floats(0, 1))])[:-1] >= holm(p) - 1e-12).all()
-
-
-@given(times)
-def test_a_family_of_one_is_the_verdict_alone(pair):
-    (judged,) = judge_family([tuple(pair)])
-    assert judged.ratio == paired_ratio(*pair)
-    assert judged.verdict == judged.alone == verdict(judged.ratio)
-    low, high = judged.ratio.low, judged.ratio.high
-    assert (judged.p_differ <= 0.05) == (low > 1 or high < 1)
-    assert (judged.p_same <= 0.05) == (low > 1 / 1.02 and high < 1.02)
-
-
-@pytest.mark.parametrize(("speedup", "word"), [(1.05, "faster"), (1 / 1.05, "slower"), (1, "same")])
-def test_a_word_that_few_rounds_earn_alone_is_lost_in_a_crowd(speedup, word):
-    few = (np.full(8, speedup), np.ones(8))  # p = 2 / 2^8
-    many = (np.full(20, speedup), np.ones(20))
-    assert [j.verdict for j in judge_family([few] * 6)] == [word] * 6
-    crowd = judge_family([few] * 10 + [many] * 2)
-    assert [j.alone for j in crowd] == [word] * 12
-    assert [j.verdict for j in crowd] == ["can't tell"] * 10 + [word] * 2
-
-
-def test_a_family_may_be_empty():
-    assert judge_family([]) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("truth", "bad"), [(1.0, WRONG), (1.02, (Verdict.SAME,))])
-def test_a_family_errs_no_more_often_than_stated_where_single_verdicts_do(truth, bad):
-    rng = np.random.default_rng(3)
-    noise, families = (0.1 if truth == 1 else 0.03), 150
-    alone = corrected = 0
-    for _ in range(families):
-        judged = judge_family([tuple(session(rng, 100, truth, noise)) for _ in range(25)])
-        alone += any(j.alone in bad for j in judged)
-        corrected += any(j.verdict in bad for j in judged)
-    assert corrected <= stats.binom.ppf(0.999, families, 0.05)
-    assert alone > corrected
-
-
 @pytest.mark.slow
 def test_stopping_on_precision_is_honest_and_on_the_verdict_is_not():
     rng = np.random.default_rng(4)
@@ -309,12 +217,6 @@ def test_stopping_on_precision_is_honest_and_on_the_verdict_is_not():
     assert held >= stats.binom.ppf(0.001, 400, 0.95)
     assert wrong <= stats.binom.ppf(0.999, 400, 0.05)
     assert ever > stats.binom.ppf(0.999, 200, 0.05)
-
-
-def test_family_rate():
-    assert family_rate(1) == pytest.approx(0.05)
-    assert family_rate(25) == pytest.approx(1 - 0.95**25)
-    assert family_rate(0) == 0
 
 
 def test_rounds_needed_follows_the_square_root_law():
@@ -385,8 +287,6 @@ def test_a_time_that_is_none_is_refused_by_name_and_place(bad, arm):
         (lambda: paired_ratio([[1.0]], [[1.0]]), r"one number .*Received: reference\.shape"),
         (lambda: paired_ratio([1.0], [1.0], confidence=1), "Received: confidence=1"),
         (lambda: verdict(Ratio(1, 1, 1, 9, 9), margin=0), "`margin` .*Received: margin=0"),
-        (lambda: judge_family([], alpha=0), "`alpha` .*Received: alpha=0"),
-        (lambda: judge_family([([1.0], [-1.0])]), r"Received: arm\[0\]=-1.0"),
         (lambda: rounds_needed(Ratio(1, 1, 1, 9, 9), 0), "Received: target_halfwidth=0"),
         (lambda: accuracy_difference([0.9], [math.nan]), r"`arm` must be finite\. Received"),
         (lambda: accuracy_difference([], []), "at least one seed"),
@@ -401,3 +301,91 @@ def test_errors_state_the_rule_and_what_was_received(call, rule):
 
 def test_the_examples_run():
     assert doctest.testmod(bench.verdicts).failed == 0
+
+
+def test_with_several_builds_an_arm_against_itself_is_called_different_as_often_as_stated():
+    rng = np.random.default_rng(7)
+    words = []
+    for _ in range(1000):
+        times, builds = in_builds(rng, 10, 15, noise=0.02)
+        words.append(verdict(paired_ratio(*times, builds=builds)))
+    assert sum(word in WRONG for word in words) <= stats.binom.ppf(0.999, 1000, 0.05)
+    assert words.count(Verdict.SAME) > 500
+
+
+def test_one_build_misleads_where_several_do_not():
+    """The same number of rounds: what varies between builds is then a bias, and looks like none."""
+    rng = np.random.default_rng(8)
+    one = sum(verdict(paired_ratio(*in_builds(rng, 1, 150)[0])) in WRONG for _ in range(400))
+    several = 0
+    for _ in range(400):
+        times, builds = in_builds(rng, 10, 15)
+        several += verdict(paired_ratio(*times, builds=builds)) in WRONG
+    assert one > stats.binom.ppf(0.999, 400, 0.05)
+    assert several <= stats.binom.ppf(0.999, 400, 0.05)
+
+
+def test_a_planted_5_percent_is_found_across_builds():
+    rng = np.random.default_rng(9)
+    words = []
+    for _ in range(1000):
+        times, builds = in_builds(rng, 20, 15, speedup=1.05, noise=0.1)
+        words.append(verdict(paired_ratio(*times, builds=builds)))
+    assert words.count(Verdict.FASTER) >= 950
+    assert Verdict.SLOWER not in words
+
+
+@pytest.mark.parametrize("noise", [0.02, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_stopping_on_the_precision_of_builds_keeps_the_coverage(noise):
+    rng = np.random.default_rng(10)
+    held, sessions = 0, 300
+    for _ in range(sessions):
+        times, builds = in_builds(rng, 40, 15, noise=noise)
+        for n in range(8, 41):
+            part = times[:, : builds[n] if n < 40 else None]
+            ratio = paired_ratio(*part, builds=builds[:n])
+            if ratio.halfwidth <= 0.01:
+                break
+        held += ratio.low <= 1 <= ratio.high
+    assert held / sessions >= 0.93 - 2.3 * math.sqrt(0.93 * 0.07 / sessions)
+
+
+def test_the_interval_over_builds_is_students():
+    rng = np.random.default_rng(11)
+    times, builds = in_builds(rng, 6, 9)
+    ratio = paired_ratio(*times, builds=builds, confidence=0.9)
+    fast = np.sort(np.log(times).reshape(2, 6, 9))[..., :3].mean(axis=2)
+    expected = stats.ttest_rel(*fast)
+    interval = expected.confidence_interval(0.9)
+    assert np.log([ratio.low, ratio.high]) == pytest.approx([interval.low, interval.high])
+    assert (ratio.rounds, ratio.builds, ratio.effective_rounds) == (54, 6, 6)
+    assert p_values(*times, builds=builds)[0] == pytest.approx(expected.pvalue)
+
+
+@given(paired_times, st.data())
+def test_with_builds_too_swapping_the_arms_inverts_the_ratio_and_p_values_agree(pair, data):
+    cuts = data.draw(st.sets(st.integers(1, pair.shape[1] - 1), min_size=1, max_size=5))
+    builds = [0, *sorted(cuts)]
+    there, back = paired_ratio(*pair, builds=builds), paired_ratio(*pair[::-1], builds=builds)
+    assert back.estimate == pytest.approx(1 / there.estimate)
+    assert back.low == pytest.approx(1 / there.high)
+    assert p_values(*pair, builds=builds) == pytest.approx(p_values(*pair[::-1], builds=builds))
+    differ, same = p_values(*pair, builds=builds)
+    if abs(differ - 0.05) > 1e-9:
+        assert (differ < 0.05) == (there.low > 1 or there.high < 1)
+    if abs(same - 0.05) > 1e-9:
+        assert (same < 0.05) == (there.low > 1 / 1.02 and there.high < 1.02)
+
+
+def test_builds_that_agree_to_the_last_bit():
+    pair, builds = ([1.1] * 4, [1.0] * 4), [0, 2]
+    ratio = paired_ratio(*pair, builds=builds)
+    assert ratio.low == ratio.estimate == ratio.high == pytest.approx(1.1)
+    assert p_values(*pair, builds=builds) == (0, 1)
+    assert p_values(pair[0], pair[0], builds=builds) == (1, 0)
+
+
+@pytest.mark.parametrize("builds", [[], [1], [0, 0], [0, 3], [0, 2, 1]])
+def test_builds_that_cannot_be_are_refused(builds):
+    with pytest.raises(ValueError, match=r"`builds` must rise from 0.* of 3 rounds"):
+        paired_ratio([1.0] * 3, [1.0] * 3, builds=builds)

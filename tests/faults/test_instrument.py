@@ -1,8 +1,8 @@
-"""The instrument on this machine: an arm slowed by 5 % is slower, and slower than an equal one.
+"""The instrument on this machine: an arm slowed by 5 % is slower, and an equal one is the same.
 
-Two arms that are built and compiled apart differ by about 1 % for as long as they live, though
-their code is the same: between builds, not between rounds. That an A/A comparison says `same`, and
-not only nothing wrong, therefore takes several builds of every arm, which is not done yet.
+On a machine that is busy with other things neither may be told within the cap: then it must say so.
+`FIXEDBIAS_SESSIONS` sets how many sessions there are, and says that the machine is quiet: each must
+then come to its word.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ import os
 
 import pytest
 
-from bench.arms import AGAIN, ARMS, REFERENCE
+from bench.arms import ARMS, REFERENCE
+from bench.config import Options
 from bench.engines import prepare_data, training_burst
 from bench.models import build_model
 from bench.plan import Cell
@@ -18,37 +19,55 @@ from bench.timing import measure_rounds
 from bench.verdicts import Verdict, paired_ratio, verdict
 from fixedbias.datasets import load_dataset
 
+QUIET = "FIXEDBIAS_SESSIONS" in os.environ
 SESSIONS = int(os.environ.get("FIXEDBIAS_SESSIONS", "1"))
 CELL = Cell(3, 128, 128, "float32", "cpu", "compiled", "ramp", "synthetic")
 STEPS = 60
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120 * SESSIONS + 300)
-@pytest.mark.parametrize("session", range(SESSIONS))
-def test_five_per_cent_slower_is_slower_and_equal_is_not(session):
+def _race(other_steps, session):
+    """Times `dense` beside `dense` of `other_steps` steps, which owns up to STEPS."""
     data = prepare_data("compiled", load_dataset("synthetic:60000"))
+    models = {name: build_model(ARMS[REFERENCE], CELL, 0) for name in (REFERENCE, "other")}
 
-    def burst(steps):
-        model = build_model(ARMS[REFERENCE], CELL, 0)
-        made = training_burst("compiled", model, data, 128, steps * 128)
-        made.wait(made.launch())
-        return made
+    def build():
+        bursts = {}
+        for name, steps in ((REFERENCE, STEPS), ("other", other_steps)):
+            made = training_burst("compiled", models[name], data, 128, steps * 128)
+            made.wait(made.launch())
+            bursts[name] = dataclasses.replace(made, examples=STEPS * 128)
+        return bursts
 
-    # Does 5 % more work than it owns up to.
-    slowed = dataclasses.replace(burst(STEPS * 21 // 20), examples=STEPS * 128)
-    bursts = {REFERENCE: burst(STEPS), AGAIN: burst(STEPS), "slowed": slowed}
     timed = measure_rounds(
-        bursts, reference=REFERENCE, compared=[AGAIN, "slowed"], seed=session, cap=60.0
+        build(),
+        reference=REFERENCE,
+        compared=["other"],
+        seed=session,
+        cap=60.0,
+        rebuild=build,
+        min_builds=Options().builds,
     )
-    found, estimates = {}, {}
-    for name in (AGAIN, "slowed"):
-        ratio = paired_ratio(timed.samples[REFERENCE], timed.samples[name])
-        found[name], estimates[name] = verdict(ratio), ratio.estimate
-        print(
-            f"{name}: {ratio.estimate:.4f} [{ratio.low:.4f}, {ratio.high:.4f}] {found[name]}, "
-            f"{ratio.rounds} rounds, {timed.seconds:.0f} s, stopped on {timed.stop}"
-        )
-    assert found["slowed"] is Verdict.SLOWER
-    # Not yet that it is `same`: see above.
-    assert estimates["slowed"] < estimates[AGAIN]
+    ratio = paired_ratio(timed.samples[REFERENCE], timed.samples["other"], builds=timed.builds)
+    print(
+        f"{ratio.estimate:.4f} [{ratio.low:.4f}, {ratio.high:.4f}] {verdict(ratio)}, "
+        f"{ratio.rounds} rounds of {ratio.builds} builds, {timed.seconds:.0f} s, {timed.stop}"
+    )
+    return verdict(ratio)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("session", range(SESSIONS))
+def test_an_arm_is_the_same_as_itself(session):
+    assert _race(STEPS, session) in _words(Verdict.SAME)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("session", range(SESSIONS))
+def test_an_arm_that_does_5_percent_more_is_slower(session):
+    assert _race(STEPS * 21 // 20, session) in _words(Verdict.SLOWER)
+
+
+def _words(right):
+    return (right,) if QUIET else (right, Verdict.CANT_TELL)

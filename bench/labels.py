@@ -1,0 +1,168 @@
+"""What cells, arms and runs are called in figures, tables and captions."""
+
+import html
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from bench.arms import AGAIN, REFERENCE
+from bench.records import Run
+from bench.summary import Row
+from bench.verdicts import Verdict
+
+_PLACE = ("data", "device", "engine", "precision", "bias")
+
+
+def place(cell: dict[str, Any]) -> str:
+    """All axes of a cell but layers and units, in words.
+
+    >>> place({"data": "mnist", "device": "cpu", "engine": "fit", "precision": "float32",
+    ...        "bias": "ramp", "batch_size": 32})
+    'mnist, cpu, fit, float32, ramp, batch 32'
+    """
+    further = [f"{k} {v}" for k, v in cell.items() if k not in _KNOWN]
+    return ", ".join([*(str(cell[k]) for k in _PLACE), f"batch {cell['batch_size']}", *further])
+
+
+_KNOWN = {*_PLACE, "batch_size", "layers", "units"}
+
+
+def names(cells: Sequence[dict[str, Any]], *, size: bool = True) -> list[str]:
+    """Names of cells: layers and units (with `size`), and of the other axes those that vary.
+
+    >>> cell = {"layers": 3, "units": 64, "bias": "ramp", "data": "mnist"}
+    >>> names([cell, cell | {"bias": "zeros"}])
+    ['T=3, 64 units, ramp', 'T=3, 64 units, zeros']
+    """
+    keys = [key for cell in cells for key in cell if key not in ("layers", "units")]
+    varying = [k for k in dict.fromkeys(keys) if len({str(cell.get(k)) for cell in cells}) > 1]
+
+    def name(cell: dict[str, Any]) -> str:
+        parts = [f"T={cell['layers']}", f"{cell['units']} units"] if size else []
+        for key in varying:
+            value = cell.get(key)
+            parts.append(f"batch {value}" if key == "batch_size" else str(value))
+        return ", ".join(parts)
+
+    return [name(cell) for cell in cells]
+
+
+def headline(rows: Sequence[Row], failed: int = 0) -> str:
+    """A run in one sentence: what it says of every arm against the reference.
+
+    Args:
+        rows: From `summarise`.
+        failed: Comparisons without a result.
+    """
+    judged = [row for row in rows if row.verdict and row.arm != AGAIN]
+    parts = []
+    for arm in dict.fromkeys(row.arm for row in judged):
+        words = [str(row.verdict) for row in judged if row.arm == arm]
+        found = [(word, words.count(word)) for word in map(str, Verdict) if word in words]
+        if len(words) == 1:
+            (row,) = (row for row in judged if row.arm == arm)
+            # No speed is claimed where there is no verdict.
+            claim = row.ratio and row.verdict not in (Verdict.CANT_TELL, Verdict.SAME)
+            said = f"{words[0]} ({row.ratio.estimate:.2f} x)" if claim and row.ratio else words[0]
+        else:
+            said = ", ".join(f"{word} in {count}" for word, count in found)
+            said += f" of {len(words)} cells"
+        parts.append(f"{arm} {said}")
+    sentence = f"Speed against {REFERENCE}: {'; '.join(parts)}." if parts else "No verdicts."
+    if failed:
+        sentence += f" Failed: {failed} comparison{'s' if failed > 1 else ''}."
+    return sentence
+
+
+def accuracy_line(rows: Sequence[Row]) -> str:
+    """The differences in accuracy of a run in one sentence; empty where none was measured."""
+    found = []
+    for arm in dict.fromkeys(row.arm for row in rows if row.difference):
+        values = [
+            100 * row.difference.estimate for row in rows if row.arm == arm and row.difference
+        ]
+        low, high = min(values), max(values)
+        span = f"{low:+.2f}" if len(values) == 1 else f"{low:+.2f} to {high:+.2f}"
+        found.append(f"{arm} {span}")
+    if not found:
+        return ""
+    return f"Test accuracy against {REFERENCE}, in percentage points: {'; '.join(found)}."
+
+
+def target_line(rows: Sequence[Row], target: float) -> str:
+    """How long the arms trained to the target accuracy, in one sentence; empty without trainings.
+
+    Medians over the seeds, and their range over the cells.
+    """
+    found = []
+    for arm in dict.fromkeys(row.arm for row in rows if row.seconds_to_target):
+        medians = [row.median_to_target for row in rows if row.arm == arm and row.seconds_to_target]
+        there = sorted(filter(math.isfinite, medians))
+        said = "never" if not there else f"{there[0]:.2g} s"
+        if len(there) > 1:
+            said = f"{there[0]:.2g}-{there[-1]:.2g} s"
+        cells = f" in {len(there)} of {len(medians)}" if len(medians) > 1 and there else ""
+        found.append(f"{arm} {said}{cells}")
+    if not found:
+        return ""
+    return f"Training to {target:.4g} test accuracy, median of seeds: {'; '.join(found)}."
+
+
+def provenance(run: Run) -> list[str]:
+    """Command, machine and versions of a run, a short text for each."""
+    machine = run.machine
+    cpu, versions = machine["cpu"], machine["versions"]
+    parts = [f"{cpu['model']}, {cpu['usable_cores']} cores"]
+    parts += [str(gpu.get("name")) for gpu in machine.get("gpus", [])]
+    software = {"TensorFlow": "tensorflow", "Keras": "keras", "NumPy": "numpy"}
+    named = [f"{name} {versions[key]}" for name, key in software.items() if key in versions]
+    return [
+        " ".join(run.argv),
+        "; ".join(parts),
+        ", ".join([*named, f"Python {machine['python']}", str(machine["os"])]),
+    ]
+
+
+def leaf_table(run: Run, row: Row) -> str:
+    """What is known of one arm of one cell, as a Markdown table."""
+    cell = f"T={row.cell['layers']}, {row.cell['units']} units, {place(row.cell)}"
+    facts = {"cell": cell, "arm": row.arm}
+    if row.ratio:
+        span = f"{row.ratio.low:.3f} to {row.ratio.high:.3f}"
+        rounds = f"{row.ratio.rounds} rounds"
+        facts["verdict"] = f"{row.verdict}: {row.ratio.estimate:.3f} times {REFERENCE}"
+        facts["95 % interval"] = f"{span}, {rounds}"
+    elif row.arm == REFERENCE:
+        facts["verdict"] = "the reference"
+    if row.examples_per_second > 0:
+        facts["training examples/s"] = f"{row.examples_per_second:,.0f}"
+    if row.ceiling > 0:
+        facts["share of the ceiling"] = f"{row.ceiling:.0%}"
+    if row.accuracy >= 0:
+        facts["test accuracy, mean of seeds"] = f"{row.accuracy:.2%}"
+    if row.difference:
+        facts["difference, percentage points"] = f"{100 * row.difference.estimate:+.2f}"
+    if row.seconds_to_target:
+        median = row.median_to_target
+        facts["seconds to the target"] = f"{median:.2f}" if math.isfinite(median) else "never"
+    facts |= dict(zip(("command", "machine", "versions"), provenance(run), strict=True))
+    flags = {f"note {n}": flag for n, flag in enumerate(row.flags, start=1)}
+    lines = [f"| {markdown(k)} | {markdown(v)} |" for k, v in (facts | flags).items()]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
+
+
+def operations_table(rows: Sequence[Sequence[str]]) -> str:
+    """Profiled operations as a Markdown table."""
+    lines = ["| operation | times | µs each |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *("| " + " | ".join(map(markdown, row)) + " |" for row in rows)])
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is.
+
+    >>> markdown("a_b|c<script>\\n# no")
+    'a\\\\_b\\\\|c&lt;script&gt; \\\\# no'
+    """
+    flat = " ".join(text.split())
+    return re.sub(r"([\\\\`*_\[\]|#~!])", r"\\\1", html.escape(flat, quote=False))

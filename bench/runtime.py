@@ -1,0 +1,35 @@
+"""How a worker sets TensorFlow up, and what a record says of it.
+
+What differs between devices by default is set here: memory growth, and TensorFloat-32, which
+TensorFlow turns on by itself on GPUs that have it. XLA is on or off by the engine, explicitly.
+"""
+
+import os
+from typing import Any
+
+
+def set_up(*, tf32: bool) -> dict[str, Any]:
+    """Sets TensorFlow up for measuring. Imports it, so for workers only.
+
+    Args:
+        tf32: Whether float32 products on a GPU may round their operands to TensorFloat-32, which
+            has 10 bits of mantissa. Without it float32 means IEEE float32.
+
+    Returns:
+        What is set, for the record: `tf32`, `memory_growth` (of every GPU), and `op_determinism`,
+        which is the user's to set, by `TF_DETERMINISTIC_OPS`.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        if not tf.config.experimental.get_memory_growth(gpu):
+            # Else TensorFlow takes the whole GPU at its first use, and peak memory says nothing.
+            # Refused once a GPU is in use; the worker calls this before anything is.
+            tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)
+    return {
+        "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "memory_growth": [tf.config.experimental.get_memory_growth(gpu) for gpu in gpus],
+        "op_determinism": os.environ.get("TF_DETERMINISTIC_OPS", "").lower() in ("1", "true"),
+    }

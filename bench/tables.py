@@ -1,0 +1,73 @@
+"""A run as tables, for pandas."""
+
+import math
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load(folder: str | Path) -> "pd.DataFrame":
+    """A run as a table: one row for each arm of each comparison.
+
+    Columns: ``key``, the fields of the cell, ``status``, ``reason``, ``rounds``, ``stop``, ``arm``,
+    ``seconds_per_example`` (median of the finite samples), ``examples_per_second``, ``samples``
+    (how many are finite), ``accuracy`` (mean over the seeds), ``seeds`` and all single values of
+    the arm (``compile_seconds``, ``parameters``, ...). A failed comparison without arms, and an
+    unreadable file (status ``unreadable``), are a row without an arm.
+    """
+    import pandas as pd
+
+    from bench.records import read_run
+
+    _, records, problems = read_run(folder)
+    rows = []
+    for record in records:
+        own = ("key", "status", "reason", "rounds", "stop")
+        row = record.cell | {name: getattr(record, name) for name in own}
+        arms = record.arms.items()
+        rows += [_single(arm) | row | {"arm": name} | _summary(arm) for name, arm in arms] or [row]
+    rows += [{"key": p.path.stem, "status": "unreadable", "reason": p.reason} for p in problems]
+    first = ["key", "arm", "status", "seconds_per_example", "examples_per_second", "accuracy"]
+    frame = pd.DataFrame(rows)
+    return frame.reindex(columns=[*first, *(c for c in frame.columns if c not in first)])
+
+
+def load_samples(folder: str | Path) -> "pd.DataFrame":
+    """A run's raw samples: ``key``, ``arm``, ``round``, ``position``, ``seconds_per_example``.
+
+    ``round`` and the ``position`` in it count from 0.
+    """
+    import pandas as pd
+
+    from bench.records import read_run
+
+    rows = []
+    for record in read_run(folder)[1]:
+        samples = {name: iter(arm.get("samples", ())) for name, arm in record.arms.items()}
+        for number, turn in enumerate(record.order):
+            for position, arm in enumerate(turn):
+                # A failed comparison may end within a round: the rest of that was never timed.
+                if (sample := next(samples[arm], None)) is not None:
+                    rows.append((record.key, arm, number, position, sample))
+    columns = ["key", "arm", "round", "position", "seconds_per_example"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _single(arm: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arm.items() if not isinstance(value, list | dict)}
+
+
+def _summary(arm: dict[str, Any]) -> dict[str, Any]:
+    samples = [sample for sample in arm.get("samples", ()) if math.isfinite(sample)]
+    accuracies = arm.get("accuracies", ())
+    median = statistics.median(samples) if samples else math.nan
+    return {
+        "seconds_per_example": median,
+        "examples_per_second": 1 / median if median else math.inf,
+        "samples": len(samples),
+        "accuracy": statistics.fmean(accuracies) if accuracies else math.nan,
+        "seeds": len(accuracies),
+    }

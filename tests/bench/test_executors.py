@@ -1,0 +1,97 @@
+"""Workers: replaced whatever befalls them, and timed by a clock that nobody sets."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from bench.executors import LocalExecutor, WorkerDied
+from bench.interrupts import Interrupted, Interrupts, catch_signals
+from bench.locks import RunIsBusy, lock_run
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with LocalExecutor() as executor:
+        yield executor
+
+
+def test_a_worker_is_kept_while_it_is_well(executor):
+    assert executor.call(os.getpid) == executor.call(os.getpid) != os.getpid()
+
+
+def test_a_worker_killed_between_two_calls_is_replaced(executor):
+    first = executor.call(os.getpid)
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.5)
+    assert executor.call(os.getpid) != first
+
+
+def test_a_worker_that_is_killed_says_so_and_the_next_one_works(executor):
+    with pytest.raises(WorkerDied, match="ended by SIGKILL, perhaps for lack of memory"):
+        executor.call(signal.raise_signal, signal.SIGKILL)
+    assert executor.call(os.getpid)
+
+
+def test_a_worker_that_exits_is_no_end_to_the_driver(executor):
+    with pytest.raises(WorkerDied, match="SystemExit"):
+        executor.call(exit)
+    with pytest.raises(WorkerDied, match="exit status 3"):
+        executor.call(os._exit, 3)
+
+
+@pytest.mark.parametrize("jump", [1e6, -1e6])
+def test_the_time_out_does_not_go_by_the_time_of_day(executor, monkeypatch, jump):
+    executor.call(os.getpid)
+    begin, now = time.monotonic(), time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump * (time.monotonic() - begin > 0.3))
+    executor.call(time.sleep, 0.6, timeout=20)
+    with pytest.raises(WorkerDied, match=r"took longer than the 0\.5 s of --timeout"):
+        executor.call(time.sleep, 60, timeout=0.5)
+
+
+def test_a_log_that_cannot_be_opened_costs_nothing(tmp_path):
+    with LocalExecutor(tmp_path / "gone" / "worker.log") as executor:
+        assert executor.call(os.getpid)
+
+
+def test_a_signal_interrupts_waiting_and_nothing_else():
+    with catch_signals() as interrupts:
+        signal.raise_signal(signal.SIGTERM)  # not while it waits: it is only noted
+        with pytest.raises(Interrupted) as stop, interrupts.waiting():
+            pytest.fail("it came before this")
+    assert stop.value.status == 128 + signal.SIGTERM
+    with catch_signals() as interrupts, pytest.raises(Interrupted), interrupts.waiting():
+        signal.raise_signal(signal.SIGINT)
+    interrupts.signum = 0
+    interrupts.check()
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with catch_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_second_signal_is_as_if_there_were_no_handler(monkeypatch):
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
+    monkeypatch.setattr(signal, "signal", lambda *args: killed.append(args))
+    interrupts = Interrupts()
+    interrupts.receive(signal.SIGINT, None)
+    assert killed == []
+    interrupts.receive(signal.SIGINT, None)
+    assert killed == [(signal.SIGINT, signal.SIG_DFL), (os.getpid(), signal.SIGINT)]
+
+
+def test_a_run_has_one_driver(tmp_path):
+    (tmp_path / "run.json").touch()
+    with lock_run(tmp_path), pytest.raises(RunIsBusy, match="another process"), lock_run(tmp_path):
+        pass
+    with lock_run(tmp_path):
+        pass

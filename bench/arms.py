@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     import keras
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+"""Dtype policies of Keras, for cells and for arms."""
 
 REFERENCE = "dense"
 AGAIN = "dense (A/A)"
@@ -34,11 +37,13 @@ class Arm:
             kernel_initializer=..., name=...)` (see `fixedbias.mlp`).
         prepare: Called with a hidden layer, once built, and its fixed bias.
         callbacks: Makes the callbacks of a full training.
+        precision: Dtype policy of the whole network; None for the cell's.
     """
 
     hidden: Callable[..., "keras.layers.Layer"]
     prepare: Callable[[Any, np.ndarray], None] = lambda layer, bias: None
     callbacks: Callable[[], list[Any]] = list
+    precision: str | None = None
 
 
 def _dense(units: int, *, bias: Any, **common: Any) -> "keras.layers.Layer":
@@ -102,6 +107,7 @@ ARMS: dict[str, Arm] = {
     "plain": Arm(_plain),
 }
 _FREEZE_AFTER = "freeze-after="
+_AT = "@"
 
 
 def find_arm(name: str) -> Arm:
@@ -110,6 +116,9 @@ def find_arm(name: str) -> Arm:
     In `freeze-after=K` the bias starts from the preset, is trained for K epochs and then fixed;
     with K = 0 it trains as `fixed` does. What is timed of it is the training before.
 
+    `ARM@POLICY` is that arm in a network of this dtype policy, whatever the cell's is: the way to
+    time precisions against each other, which lie in different cells otherwise.
+
     Raises:
         ValueError: There is no such arm.
 
@@ -117,14 +126,20 @@ def find_arm(name: str) -> Arm:
 
     >>> find_arm("fixed") is ARMS["fixed"]
     True
+    >>> find_arm("dense@mixed_bfloat16").precision
+    'mixed_bfloat16'
     """
+    base, at, precision = name.partition(_AT)
+    if at and precision in PRECISIONS:
+        return replace(find_arm(base), precision=precision)
     if name in ARMS:
         return ARMS[name]
     epochs = name.removeprefix(_FREEZE_AFTER)
     if epochs != name and epochs.isascii() and epochs.isdecimal() and str(int(epochs)) == epochs:
         return Arm(_freezable, callbacks=partial(_freeze_after, int(epochs)))
     raise ValueError(
-        f"An arm must be one of {', '.join(ARMS)} or {_FREEZE_AFTER}EPOCHS. Received: {name}"
+        f"An arm must be one of {', '.join(ARMS)} or {_FREEZE_AFTER}EPOCHS, and may have "
+        f"{_AT}POLICY after it, one of {', '.join(PRECISIONS)}. Received: {name}"
     )
 
 

@@ -57,7 +57,8 @@ class Options:
     """Full trainings per arm; a seed sets the kernels and the order of the examples."""
     arms: tuple[str, ...] = ("dense", "dense-nobias", "fixed")
     """What competes: dense, dense-nobias, dense-frozen, fixed, fixed-lambda, plain, or
-    freeze-after=K (bias trained for K epochs, then fixed). `dense` is always there."""
+    freeze-after=K (bias trained for K epochs, then fixed); with @POLICY after it, in that
+    precision. `dense` is always there."""
     layer: tuple[str, ...] = ()
     """A layer of your own as a further arm, module:Class or file.py:Class, then key=value
     arguments. This imports and runs that code."""
@@ -65,7 +66,7 @@ class Options:
     """What drives training: compiled (whole epochs inside XLA), fit (Keras, XLA off), fit-xla,
     plain (a loop by hand, XLA off)."""
     precision: tuple[Precision, ...] = ("float32",)
-    """Precision policies."""
+    """Precision policies, a cell for each; for their ratio ask --arms dense@mixed_bfloat16."""
     bias: tuple[str, ...] = ("constant",)
     """Bias presets: zeros, constant, ramp, linspace, uniform, normal, decreasing or file:PATH,
     with settings as in constant:value=0.5."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
 from bench.families import family_rate
-from bench.labels import accuracy_line, headline, names, provenance, target_line
+from bench.labels import accuracy_line, headline, names, precision_line, provenance, target_line
 from bench.panels import Story
 from bench.profiling import profile_rows, read_profiles
 from bench.records import BadRecord, Record, Run, read_run
@@ -46,7 +46,8 @@ def gather(folder: Path) -> Facts:
     arms = list(dict.fromkeys(name for record in records for name in record.arms))
     story = Story(run, records, rows, looks(arms), margin, target)
     failed = sum(record.status == "failed" for record in records)
-    lead = [accuracy_line(rows), target_line(rows, target) if target else "", _instrument(rows)]
+    learning = [accuracy_line(rows), target_line(rows, target) if target else ""]
+    lead = [*learning, precision_line(rows), _instrument(rows)]
     return Facts(
         title=f"{run.dataset['name']}, {len(records)} of {len(run.plan)} cells, {run.created[:10]}",
         headline=headline(rows, failed),

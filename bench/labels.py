@@ -4,6 +4,7 @@ import html
 import math
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
@@ -107,6 +108,36 @@ def target_line(rows: Sequence[Row], target: float) -> str:
     if not found:
         return ""
     return f"Training to {target:.4g} test accuracy, median of seeds: {'; '.join(found)}."
+
+
+def precision_line(rows: Sequence[Row]) -> str:
+    """From which width on arms of another precision pay, in one sentence; empty without such arms.
+
+    >>> cells = [{"layers": 3, "units": units, "bias": "ramp"} for units in (64, 128, 256)]
+    >>> words = Verdict.SLOWER, Verdict.FASTER, Verdict.FASTER
+    >>> arm = "dense@mixed_bfloat16"
+    >>> precision_line([Row(c, arm, verdict=w) for c, w in zip(cells, words, strict=True)])
+    'Precision: dense@mixed_bfloat16 is faster than dense from 128 units on at T=3.'
+    >>> precision_line([Row(cells[0], arm, verdict=Verdict.SLOWER)])
+    'Precision: dense@mixed_bfloat16 is nowhere faster than dense, at 64 units at T=3.'
+    """
+    judged = [row for row in rows if row.verdict and "@" in row.arm]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row, name in zip(judged, names([row.cell for row in judged], size=False), strict=True):
+        where = ", ".join(part for part in (f"T={row.cell['layers']}", name) if part)
+        groups.setdefault((row.arm, where), []).append(row)
+    found = []
+    for (arm, where), members in groups.items():
+        members.sort(key=lambda row: row.cell["units"])
+        sizes = [row.cell["units"] for row in members]
+        won = list(takewhile(lambda row: row.verdict is Verdict.FASTER, reversed(members)))
+        if won:
+            said = f"faster than {REFERENCE} from {won[-1].cell['units']} units on"
+        else:
+            span = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else sizes[0]
+            said = f"nowhere faster than {REFERENCE}, at {span} units"
+        found.append(f"{arm} is {said} at {where}")
+    return f"Precision: {'; '.join(found)}." if found else ""
 
 
 def provenance(run: Run) -> list[str]:

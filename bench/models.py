@@ -21,6 +21,15 @@ def build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
     Raises:
         ValueError: A layer's output has not the shape (batch, units).
     """
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(arm.precision or policy)
+        return _build_model(arm, cell, seed)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     biases = [bias_values(cell.bias, t, cell.units) for t in range(cell.layers - 1)]
     task = task_of(cell.data)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.arms import ARMS, user_arms
+from bench.arms import find_arm, user_arms
 from bench.plan import Comparison
 
 _STEPS = 5
@@ -46,8 +46,8 @@ def profile_arm(comparison: Comparison, arm: str, folder: str) -> list[dict[str,
         data = prepare_data(
             cell.engine, load_dataset(cell.data, comparison.data_dir, download=False)
         )
-        found = ARMS | user_arms(comparison.layer)
-        model = CellModel(found[arm], cell, data).keras_model
+        own = user_arms(comparison.layer)
+        model = CellModel(own.get(arm) or find_arm(arm), cell, data).keras_model
         burst = training_burst(cell.engine, model, data, cell.batch_size, 4 * cell.batch_size)
         for _ in range(3):
             burst.wait(burst.launch())
@@ -62,17 +62,22 @@ def profile_arm(comparison: Comparison, arm: str, folder: str) -> list[dict[str,
     trace.parent.rename(home)
     path = home / f"{cell.device.replace(':', '')}.xplane.pb"
     (home / trace.name).rename(path)  # it was named after the host
-    _mask_host(path)
+    _mask(path)
     return _top_operations(path)
 
 
-def _mask_host(path: Path) -> None:
-    """Runs get published, so the trace must not say on which host it was made."""
+def _mask(path: Path) -> None:
+    """Runs get published: the trace must not say on which host it was made, nor in which folder."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     trace = xplane_pb2.XSpace.FromString(path.read_bytes())
     del trace.hostnames[:]
-    path.write_bytes(trace.SerializeToString())
+    found = trace.SerializeToString()
+    folders = {str(p) for p in (Path(__file__).parents[1], Path.cwd(), Path.home())} - {"/"}
+    for folder in sorted(folders, key=len, reverse=True):
+        name = folder.encode()
+        found = found.replace(name, b"/" + b"_" * (len(name) - 1))  # its length is in the file too
+    path.write_bytes(found)
 
 
 def write_profile(folder: Path, key: str, arm: str, operations: list[dict[str, Any]]) -> None:

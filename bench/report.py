@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from bench.arms import AGAIN, REFERENCE
 from bench.config import UsageError, usage_error
 from bench.families import family_rate
-from bench.labels import headline, place, target_line
+from bench.labels import headline, place, precision_line, target_line
 from bench.plan import Cell
 from bench.records import BadRecord, Record, Run, read_run
 from bench.summary import Row, summarise, target_accuracy
@@ -77,7 +77,8 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     console.width = max(console.width, 80)
     for where, group in groupby(rows, key=lambda row: place(row.cell)):
         table = Table(
-            *(Column(name, justify=side, no_wrap=True) for name, side in _COLUMNS),
+            # A long name of an arm takes two lines; a number is never cut.
+            *(Column(n, justify=s, no_wrap=n != "arm", overflow="fold") for n, s in _COLUMNS),
             title=where,
             title_justify="left",
             box=None,
@@ -106,7 +107,7 @@ def closing_lines(
     from bench.board import LEAVES, aggregates, count_leaves
 
     target = target_accuracy(run.dataset["name"], run.options.get("target"))
-    lines = [target_line(rows, target) if target else ""]
+    lines = [target_line(rows, target) if target else "", precision_line(rows)]
     judged = [row for row in rows if row.verdict and row.arm != AGAIN]
     if len(judged) > 1:
         lines.append(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 import signal
 import sys
 import threading
@@ -127,8 +128,12 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             arms[name] = {"error": describe_error(error)}
             bursts.pop(name, None)
 
+    shuffle = random.Random(comparison.order_seed).shuffle
+
     def rebuild() -> dict[str, Any]:
-        new = {name: build(name) for name in bursts}
+        order = list(bursts)
+        shuffle(order)  # what is compiled first may come to lie better: no arm always is
+        new = {name: build(name) for name in order}
         for burst in new.values():
             _warm(burst)
         return new

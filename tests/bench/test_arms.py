@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from bench.arms import ARMS, user_arms
+from bench.arms import ARMS, find_arm, user_arms
 from bench.models import build_model
 from bench.plan import Cell
 
@@ -120,3 +120,25 @@ def test_nothing_is_imported_before_a_layer_is_made(tmp_path):
     arms = user_arms([f"{path}:X"])
     with pytest.raises(SystemError):
         build_model(arms["X"], CELL, 0)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_an_arm_of_its_own_precision(precision):
+    before = keras.config.dtype_policy()
+    model = build_model(find_arm(f"fixed@{precision}"), CELL, 0)
+    assert keras.config.dtype_policy() == before
+    # The probabilities are float32, as always.
+    policies = [layer.dtype_policy.name for layer in model.layers if layer.weights]
+    assert policies == [precision] * (CELL.layers - 1) + ["float32"]
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) is (
+        precision == "mixed_float16"
+    )
+    reference = build_model(ARMS["fixed"], CELL, 0)
+    for mine, others in zip(model.get_weights(), reference.get_weights(), strict=True):
+        assert np.array_equal(mine, others)
+
+
+@pytest.mark.parametrize("name", ["fixed@", "fixed@float8", "@float32", "frozen@float32"])
+def test_what_is_no_arm_of_a_precision(name):
+    with pytest.raises(ValueError, match=r"An arm must be one of .* Received: "):
+        find_arm(name)

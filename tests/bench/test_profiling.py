@@ -2,6 +2,7 @@
 
 import json
 import platform
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ def test_a_trace_has_marked_steps_and_replaces_an_older_one(tmp_path):
     assert (trace.parent.name, trace.name) == ("steps", "cpu.xplane.pb")
     assert not stale.exists()
     assert platform.node() not in trace.name
+    assert bytes(Path(__file__).parents[2]) not in trace.read_bytes()
     raw, _ = raw_to_tool_data.xspace_to_tool_data([str(trace)], "trace_viewer", {})
     names = {event.get("name") for event in json.loads(raw)["traceEvents"]}
     assert {f"train {step}" for step in range(5)} <= names

@@ -53,11 +53,12 @@ def heat_maps(story: Story) -> Iterator[Picture]:
     units = sorted({row.cell["units"] for row in compared})
     columns = min(3, len(panels), max(1, 10 // len(units)))
     size = (WIDTH / max(columns, 2), 0.9 + 0.42 * len(layers))
-    several = len({group for _, group, _ in panels}) > 1
+    # Of the other axes only what differs between the maps: a title has a third of the page.
+    titles = names([rows[0].cell for _, _, rows in panels], size=False)
 
     def draw(axes: Axes, panel: Any) -> None:
-        arm, group, rows = panel
-        axes.set_title(f"{arm}\n{group}" if several else arm)
+        (arm, _, rows), title = panel
+        axes.set_title(f"{arm}\n{title}" if title else arm)
         for row in rows:
             at = units.index(row.cell["units"]), layers.index(row.cell["layers"])
             _heat_cell(axes, at, row, bound, 6.5 if columns * len(units) <= 10 else 5)
@@ -68,7 +69,8 @@ def heat_maps(story: Story) -> Iterator[Picture]:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    for number, figure in pages(panels, draw, columns=columns, size=size):
+    titled = list(zip(panels, titles, strict=True))
+    for number, figure in pages(titled, draw, columns=columns, size=size):
         yield Picture(
             f"heatmap{number}",
             "Speed of each arm over that of dense",

@@ -64,15 +64,21 @@ def _race(other_steps, session):
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("session", range(SESSIONS))
 def test_an_arm_is_the_same_as_itself(session):
-    assert _race(STEPS, session) in _words(Verdict.SAME)
+    _check(STEPS, session, Verdict.SAME)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("session", range(SESSIONS))
 def test_an_arm_that_does_5_percent_more_is_slower(session):
-    assert _race(STEPS * 21 // 20, session) in _words(Verdict.SLOWER)
+    _check(STEPS * 21 // 20, session, Verdict.SLOWER)
 
 
-def _words(right):
-    return (right,) if QUIET else (right, Verdict.CANT_TELL)
+def _check(other_steps, session, right):
+    if QUIET:
+        assert _race(other_steps, session) is right
+        return
+    # One 95 % interval in twenty leaves out the truth, and a wide one may then give a wrong word.
+    # Two of two would refute the 95 %.
+    words = (_race(other_steps, seed) for seed in (session, session + 1))
+    assert any(word in (right, Verdict.CANT_TELL) for word in words)

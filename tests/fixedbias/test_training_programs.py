@@ -10,15 +10,7 @@ import pytest
 from keras import callbacks, ops
 
 from fixedbias.training import epoch_program, fit_compiled
-from tests.fixedbias.trainings import (
-    BATCH,
-    EXAMPLES,
-    Subclassed,
-    X,
-    Y,
-    regression,
-    small,
-)
+from tests.fixedbias.trainings import BATCH, EXAMPLES, Subclassed, X, Y, regression, small
 
 slow = pytest.mark.slow
 

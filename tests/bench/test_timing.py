@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.timing import Burst, measure_rounds
+from bench.timing import Burst, Session, measure_rounds
 from bench.verdicts import paired_ratio, rounds_needed
 
 
@@ -118,7 +118,7 @@ def test_rounds_thrown_away_for_short_samples_are_counted():
         {"a": clock.arm("a", 0.006)}, reference="a", compared=[], clock=clock, min_rounds=5
     )
     assert (session.short_rounds, session.repeats) == (2, 4)
-    assert len(session.order) == 5 + 3  # looked at after every five rounds, these two among them
+    assert len(session.order) == 5
 
 
 def test_a_sample_as_long_as_the_floor_is_accepted():
@@ -189,10 +189,15 @@ def test_the_rounds_missing_are_those_of_the_least_precise_ratio():
     assert session.rounds_missing == missing[0] > missing[1] > 0
 
 
-def test_arms_that_agree_to_the_last_bit_are_known_well_enough_for_any_aim():
-    clock = Clock()
-    arms = {n: clock.arm(n, 0.25) for n in "ab"}
-    session = measure_rounds(arms, reference="a", compared=["b"], clock=clock, halfwidth=0.0)
+def test_a_halfwidth_that_is_just_reached_is_reached():
+    def measure(**options: float) -> Session:
+        clock = Clock()
+        arms = {n: clock.arm(n, noise=0.1) for n in "ab"}
+        return measure_rounds(arms, reference="a", compared=["b"], clock=clock, **options)
+
+    samples = measure(halfwidth=10.0).samples
+    reached = paired_ratio(samples["a"], samples["b"]).halfwidth
+    session = measure(halfwidth=reached)
     assert (session.stop, len(session.order)) == ("precision", 20)
 
 

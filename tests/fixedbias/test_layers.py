@@ -201,7 +201,7 @@ def test_bias_must_be_finite_in_the_dtype_computed_in() -> None:
 def test_input_must_have_a_batch_axis_and_a_feature_axis(rank: int) -> None:
     with pytest.raises(ValueError, match=rf"min_ndim=2, found ndim={rank}"):
         FixedBiasDense(4)(np.ones([3] * rank, "float32"))
-    with pytest.raises(ValueError, match="Input 0 of layer"):
+    with pytest.raises(ValueError, match=rf"min_ndim=2, found ndim={rank}"):
         built()(np.ones([3] * rank, "float32"))
 
 

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup grid test lint types bench clean
+.PHONY: setup grid test coverage mutants lint types bench clean
 
 setup: $(READY)
 
@@ -22,6 +22,16 @@ grid: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Of both packages, processes that tests start included. PYTEST_ARGS="-m 'not gpu'" adds slow tests.
+coverage: setup
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+# Stops and goes on where it was; `mutmut browse` shows the survivors.
+mutants: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	$(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut results
 
 lint: setup
 	$(BIN)/ruff check .

@@ -253,15 +253,11 @@ def outliers(values: ArrayLike) -> int:
     return int(np.sum(0.6745 * distance > 3.5 * np.median(distance)))
 
 
-def _log_ratios(reference: ArrayLike, arm: ArrayLike) -> Array:
-    old, new = _paired(reference, arm, "round", above=0)
-    return np.log(old) - np.log(new)  # not log(old / new): swapping the arms must only flip signs
-
-
 def _evidence(
     reference: ArrayLike, arm: ArrayLike, builds: Sequence[int]
 ) -> "_OneBuild | _SeveralBuilds":
-    logs = _log_ratios(reference, arm)
+    old, new = (np.log(times) for times in _paired(reference, arm, "round", above=0))
+    logs = old - new  # not of old / new: swapping the arms must only flip signs
     edges = np.asarray([*builds, logs.size])
     _check(
         edges[0] == 0 and bool((np.diff(edges) > 0).all()),
@@ -270,11 +266,11 @@ def _evidence(
     )
     if len(builds) == 1:
         return _OneBuild(logs)
-    old, new = (
-        np.array([_fastest_third(part) for part in np.split(np.log(times), edges[1:-1])])
-        for times in _paired(reference, arm, "round", above=0)
+    fast_old, fast_new = (
+        np.array([_fastest_third(part) for part in np.split(times, edges[1:-1])])
+        for times in (old, new)
     )
-    return _SeveralBuilds(old - new, logs.size)
+    return _SeveralBuilds(fast_old - fast_new, logs.size)
 
 
 def _fastest_third(logs: Array) -> float:

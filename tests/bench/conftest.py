@@ -1,5 +1,6 @@
 """Records made by hand: what the summary, the report and the comparison of runs read."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from bench.machine import describe_machine
 from bench.plan import Cell
-from bench.records import Record, Run, utc_now, write_record, write_run
+from bench.records import Record, Run, new_run_folder, utc_now, write_record, write_run
 
 
 def make_record(units: int = 64, *, seed: int = 0, rounds: int = 60, **arms: Any) -> Record:
@@ -81,3 +82,8 @@ def make_run(tmp_path: Path) -> Any:
         return write_run_folder(tmp_path / name, records, **header)
 
     return write
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return new_run_folder(tmp_path, datetime(2030, 1, 31, 12, 34, 56))

@@ -10,10 +10,10 @@ from scipy import stats
 
 import bench.families
 from bench.families import family_rate, holm, judge_family
-from bench.verdicts import Verdict, paired_ratio, verdict
+from bench.verdicts import Verdict, p_values, paired_ratio, verdict
 from tests.bench.sessions import WRONG, in_builds, paired_times, session
 
-p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+lists_of_p = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 
 def test_holm_by_hand():
@@ -23,7 +23,7 @@ def test_holm_by_hand():
     assert holm([]).tolist() == []
 
 
-@given(p_values, st.randoms(use_true_random=False))
+@given(lists_of_p, st.randoms(use_true_random=False))
 def test_holm_keeps_order_lies_between_p_and_bonferroni_and_ignores_position(p, random):
     raw, adjusted = np.array(p), holm(p)
     assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
@@ -34,7 +34,7 @@ def test_holm_keeps_order_lies_between_p_and_bonferroni_and_ignores_position(p, 
     assert holm(raw[order]) == pytest.approx(adjusted[order])
 
 
-@given(p_values, st.data())
+@given(lists_of_p, st.data())
 def test_holm_never_falls_when_a_p_value_rises_or_one_more_joins(p, data):
     i = data.draw(st.integers(0, len(p) - 1))
     higher = [*p[:i], data.draw(st.floats(p[i], 1)), *p[i + 1 :]]
@@ -95,10 +95,22 @@ def test_a_family_knows_the_builds_of_its_members():
     assert judge_family([tuple(times)])[0].ratio.builds == 1
 
 
+def test_margin_and_alpha_are_those_of_every_member():
+    rng = np.random.default_rng(1)
+    pairs = [tuple(session(rng, 60, speedup, noise=0.05)) for speedup in (1, 1.05, 1.2)]
+    for judged, pair in zip(judge_family(pairs, margin=0.1, alpha=0.2), pairs, strict=True):
+        assert judged.ratio == paired_ratio(*pair, confidence=0.8)
+        assert judged.alone == verdict(judged.ratio, margin=0.1)
+    (judged,) = judge_family(pairs[:1], margin=0.1)
+    assert (judged.p_differ, judged.p_same) == p_values(*pairs[0], margin=0.1)
+
+
 @pytest.mark.parametrize(
     ("call", "rule"),
     [
-        (lambda: judge_family([], alpha=0), "`alpha` .*Received: alpha=0"),
+        (lambda: judge_family([], alpha=0), r"^`alpha` must be in \(0, 1\)\. Received: alpha=0$"),
+        (lambda: judge_family([], alpha=1), "Received: alpha=1"),
+        (lambda: judge_family([], builds=[[0]]), "longer than argument 1"),
         (lambda: judge_family([([1.0], [-1.0])]), r"Received: arm\[0\]=-1.0"),
     ],
 )

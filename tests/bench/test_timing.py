@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.timing import Burst, measure_rounds
-from bench.verdicts import paired_ratio
+from bench.timing import Burst, Session, measure_rounds
+from bench.verdicts import paired_ratio, rounds_needed
 
 
 class Clock:
     """Time that passes only where a fake arm says so."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = 1024.0  # clocks start anywhere
         self.log: list[str] = []
 
     def __call__(self) -> float:
@@ -118,6 +118,15 @@ def test_rounds_thrown_away_for_short_samples_are_counted():
         {"a": clock.arm("a", 0.006)}, reference="a", compared=[], clock=clock, min_rounds=5
     )
     assert (session.short_rounds, session.repeats) == (2, 4)
+    assert len(session.order) == 5
+
+
+def test_a_sample_as_long_as_the_floor_is_accepted():
+    clock = Clock()
+    session = measure_rounds(
+        {"a": clock.arm("a", 0.25)}, reference="a", compared=[], clock=clock, floor=0.25
+    )
+    assert (session.short_rounds, len(session.order)) == (0, 20)
 
 
 def test_stops_on_precision_once_every_compared_ratio_has_it():
@@ -138,6 +147,58 @@ def test_stops_at_the_cap_and_says_how_many_rounds_were_missing():
     assert session.stop == "time"
     assert session.rounds_missing > 0
     assert 3.0 <= session.seconds < 3.2
+
+
+def test_the_cap_is_when_no_further_round_starts():
+    clock = Clock()
+    session = measure_rounds(
+        {"a": clock.arm("a", 0.25)}, reference="a", compared=[], clock=clock, cap=2.0
+    )
+    assert (session.stop, session.seconds, len(session.order)) == ("time", 2.0, 8)
+
+
+def test_least_rounds_are_measured_whatever_the_cap():
+    clock = Clock()
+    arms = {n: clock.arm(n, 0.25) for n in "ab"}
+    for rebuild in (None, lambda: arms):
+        session = measure_rounds(
+            arms,
+            reference="a",
+            compared=["b"],
+            clock=clock,
+            cap=0.0,
+            rebuild=rebuild,
+            least_rounds=7,
+        )
+        assert (session.stop, len(session.order)) == ("time", 7)
+
+
+def test_the_rounds_missing_are_those_of_the_least_precise_ratio():
+    clock = Clock()
+    noise = {"a": 0.01, "b": 0.5, "c": 0.1}
+    session = measure_rounds(
+        {n: clock.arm(n, noise=amount) for n, amount in noise.items()},
+        reference="a",
+        compared=["b", "c"],
+        clock=clock,
+        cap=3.0,
+        halfwidth=0.001,
+    )
+    samples = session.samples
+    missing = [rounds_needed(paired_ratio(samples["a"], samples[n]), 0.001) for n in "bc"]
+    assert session.rounds_missing == missing[0] > missing[1] > 0
+
+
+def test_a_halfwidth_that_is_just_reached_is_reached():
+    def measure(**options: float) -> Session:
+        clock = Clock()
+        arms = {n: clock.arm(n, noise=0.1) for n in "ab"}
+        return measure_rounds(arms, reference="a", compared=["b"], clock=clock, **options)
+
+    samples = measure(halfwidth=10.0).samples
+    reached = paired_ratio(samples["a"], samples["b"]).halfwidth
+    session = measure(halfwidth=reached)
+    assert (session.stop, len(session.order)) == ("precision", 20)
 
 
 def test_a_cap_shorter_than_a_round_still_gives_a_round():
@@ -191,6 +252,28 @@ def test_arms_are_built_anew_once_timing_has_taken_as_long_as_building():
     assert session.builds[-1] < len(session.order)
     ratio = paired_ratio(session.samples["a"], session.samples["b"], builds=session.builds)
     assert ratio.halfwidth <= 0.01
+
+
+def test_a_build_is_timed_for_as_long_as_it_took_to_make():
+    clock = Clock()
+    arms = {n: clock.arm(n, 0.25) for n in "ab"}
+
+    def rebuild() -> dict[str, Burst]:
+        clock.now += 8.0
+        return arms
+
+    session = measure_rounds(
+        arms,
+        reference="a",
+        compared=["b"],
+        clock=clock,
+        cap=1e9,
+        rebuild=rebuild,
+        min_rounds=30,
+        min_builds=4,
+    )
+    assert session.builds == [0, 10, 26, 42]  # 16 rounds of half a second
+    assert (session.stop, len(session.order)) == ("precision", 58)
 
 
 def test_no_build_is_begun_that_would_end_after_the_cap():

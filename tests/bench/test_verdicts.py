@@ -2,6 +2,7 @@
 
 import doctest
 import math
+import re
 import time
 from collections.abc import Callable
 
@@ -18,12 +19,11 @@ from bench.verdicts import (
     Verdict,
     accuracy_difference,
     outliers,
-    p_values,
     paired_ratio,
     rounds_needed,
     verdict,
 )
-from tests.bench.sessions import WRONG, in_builds, paired_times, session
+from tests.bench.sessions import WRONG, paired_times, session
 
 REVERSE = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}
 
@@ -186,6 +186,10 @@ def test_alternating_rounds_are_never_worth_more_than_they_are():
         (0.5, 0.9, 0.999, "slower"),
         (0.5, 0.99, 0.999, "can't tell"),
         (0.0, 2.0, math.inf, "can't tell"),
+        (1.0, 1.05, 1.2, "can't tell"),
+        (0.5, 0.9, 1.0, "can't tell"),
+        (0.5, 1 / 1.02, 0.999, "slower"),
+        (1 / 1.02, 1.0, 1.01, "can't tell"),
     ],
 )
 def test_the_rule_turns_both_keys(low, estimate, high, word):
@@ -279,113 +283,74 @@ def test_a_time_that_is_none_is_refused_by_name_and_place(bad, arm):
         paired_ratio(*pair)
 
 
+PAIRS = "`reference` and `arm` must hold one number each per round, for at least one round"
+CONFIDENCE = "`confidence` must be in (0, 1)"
+MARGIN = "`margin` must be positive and finite"
+
+
 @pytest.mark.parametrize(
-    ("call", "rule"),
+    ("call", "message"),
     [
-        (lambda: paired_ratio([1.0], [1.0, 2.0]), r"per round, .*arm\.shape=\(2,\)"),
-        (lambda: paired_ratio([], []), r"at least one round\. Received: reference\.shape=\(0,\)"),
-        (lambda: paired_ratio([[1.0]], [[1.0]]), r"one number .*Received: reference\.shape"),
-        (lambda: paired_ratio([1.0], [1.0], confidence=1), "Received: confidence=1"),
-        (lambda: verdict(Ratio(1, 1, 1, 9, 9), margin=0), "`margin` .*Received: margin=0"),
-        (lambda: rounds_needed(Ratio(1, 1, 1, 9, 9), 0), "Received: target_halfwidth=0"),
-        (lambda: accuracy_difference([0.9], [math.nan]), r"`arm` must be finite\. Received"),
-        (lambda: accuracy_difference([], []), "at least one seed"),
-        (lambda: accuracy_difference([1.0], [1.0], confidence=0), "Received: confidence=0"),
-        (lambda: outliers([1.0, math.nan]), r"Received: values=\[1.0, nan\]"),
+        (
+            lambda: paired_ratio([1.0], [1.0, 2.0]),
+            f"{PAIRS}. Received: reference.shape=(1,), arm.shape=(2,)",
+        ),
+        (lambda: paired_ratio([], []), f"{PAIRS}. Received: reference.shape=(0,), arm.shape=(0,)"),
+        (
+            lambda: paired_ratio([[1.0]], [[1.0]]),
+            f"{PAIRS}. Received: reference.shape=(1, 1), arm.shape=(1, 1)",
+        ),
+        (
+            lambda: paired_ratio([1.0, 1.0, 0.0], [1.0] * 3),
+            "`reference` must be positive and finite. Received: reference[2]=0.0",
+        ),
+        (lambda: paired_ratio([1.0], [1.0], confidence=1), f"{CONFIDENCE}. Received: confidence=1"),
+        (lambda: paired_ratio([1.0], [1.0], confidence=0), f"{CONFIDENCE}. Received: confidence=0"),
+        (lambda: verdict(Ratio(1, 1, 1, 9, 9), margin=0), f"{MARGIN}. Received: margin=0"),
+        (
+            lambda: verdict(Ratio(1, 1, 1, 9, 9), margin=math.inf),
+            f"{MARGIN}. Received: margin=inf",
+        ),
+        (
+            lambda: rounds_needed(Ratio(1, 1, 1, 9, 9), 0),
+            "`target_halfwidth` must be positive. Received: target_halfwidth=0",
+        ),
+        (
+            lambda: accuracy_difference([0.9], [math.nan]),
+            "`arm` must be finite. Received: arm[0]=nan",
+        ),
+        (
+            lambda: accuracy_difference([0.9, -math.inf], [0.9, 0.9]),
+            "`reference` must be finite. Received: reference[1]=-inf",
+        ),
+        (
+            lambda: accuracy_difference([], []),
+            f"{PAIRS.replace('round', 'seed')}. Received: reference.shape=(0,), arm.shape=(0,)",
+        ),
+        (
+            lambda: accuracy_difference([1.0], [1.0], confidence=0),
+            f"{CONFIDENCE}. Received: confidence=0",
+        ),
+        (
+            lambda: accuracy_difference([1.0], [1.0], confidence=1),
+            f"{CONFIDENCE}. Received: confidence=1",
+        ),
+        (
+            lambda: outliers([1.0, math.nan]),
+            "`values` must be finite. Received: values=[1.0, nan]",
+        ),
     ],
 )
-def test_errors_state_the_rule_and_what_was_received(call, rule):
-    with pytest.raises(ValueError, match=rule):
+def test_errors_state_the_rule_and_what_was_received(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_samples_of_half_precision_are_judged_in_double():
+    times = np.float16([0.3, 0.31, 0.32]), np.float16([0.25, 0.26, 0.27])
+    assert paired_ratio(*times) == paired_ratio(*np.float64(times))
+    assert accuracy_difference(*times) == accuracy_difference(*np.float64(times))
 
 
 def test_the_examples_run():
     assert doctest.testmod(bench.verdicts).failed == 0
-
-
-def test_with_several_builds_an_arm_against_itself_is_called_different_as_often_as_stated():
-    rng = np.random.default_rng(7)
-    words = []
-    for _ in range(1000):
-        times, builds = in_builds(rng, 10, 15, noise=0.02)
-        words.append(verdict(paired_ratio(*times, builds=builds)))
-    assert sum(word in WRONG for word in words) <= stats.binom.ppf(0.999, 1000, 0.05)
-    assert words.count(Verdict.SAME) > 500
-
-
-def test_one_build_misleads_where_several_do_not():
-    """The same number of rounds: what varies between builds is then a bias, and looks like none."""
-    rng = np.random.default_rng(8)
-    one = sum(verdict(paired_ratio(*in_builds(rng, 1, 150)[0])) in WRONG for _ in range(400))
-    several = 0
-    for _ in range(400):
-        times, builds = in_builds(rng, 10, 15)
-        several += verdict(paired_ratio(*times, builds=builds)) in WRONG
-    assert one > stats.binom.ppf(0.999, 400, 0.05)
-    assert several <= stats.binom.ppf(0.999, 400, 0.05)
-
-
-def test_a_planted_5_percent_is_found_across_builds():
-    rng = np.random.default_rng(9)
-    words = []
-    for _ in range(1000):
-        times, builds = in_builds(rng, 20, 15, speedup=1.05, noise=0.1)
-        words.append(verdict(paired_ratio(*times, builds=builds)))
-    assert words.count(Verdict.FASTER) >= 950
-    assert Verdict.SLOWER not in words
-
-
-@pytest.mark.parametrize("noise", [0.02, pytest.param(0.1, marks=pytest.mark.slow)])
-def test_stopping_on_the_precision_of_builds_keeps_the_coverage(noise):
-    rng = np.random.default_rng(10)
-    held, sessions = 0, 300
-    for _ in range(sessions):
-        times, builds = in_builds(rng, 40, 15, noise=noise)
-        for n in range(8, 41):
-            part = times[:, : builds[n] if n < 40 else None]
-            ratio = paired_ratio(*part, builds=builds[:n])
-            if ratio.halfwidth <= 0.01:
-                break
-        held += ratio.low <= 1 <= ratio.high
-    assert held / sessions >= 0.93 - 2.3 * math.sqrt(0.93 * 0.07 / sessions)
-
-
-def test_the_interval_over_builds_is_students():
-    rng = np.random.default_rng(11)
-    times, builds = in_builds(rng, 6, 9)
-    ratio = paired_ratio(*times, builds=builds, confidence=0.9)
-    fast = np.sort(np.log(times).reshape(2, 6, 9))[..., :3].mean(axis=2)
-    expected = stats.ttest_rel(*fast)
-    interval = expected.confidence_interval(0.9)
-    assert np.log([ratio.low, ratio.high]) == pytest.approx([interval.low, interval.high])
-    assert (ratio.rounds, ratio.builds, ratio.effective_rounds) == (54, 6, 6)
-    assert p_values(*times, builds=builds)[0] == pytest.approx(expected.pvalue)
-
-
-@given(paired_times, st.data())
-def test_with_builds_too_swapping_the_arms_inverts_the_ratio_and_p_values_agree(pair, data):
-    cuts = data.draw(st.sets(st.integers(1, pair.shape[1] - 1), min_size=1, max_size=5))
-    builds = [0, *sorted(cuts)]
-    there, back = paired_ratio(*pair, builds=builds), paired_ratio(*pair[::-1], builds=builds)
-    assert back.estimate == pytest.approx(1 / there.estimate)
-    assert back.low == pytest.approx(1 / there.high)
-    assert p_values(*pair, builds=builds) == pytest.approx(p_values(*pair[::-1], builds=builds))
-    differ, same = p_values(*pair, builds=builds)
-    if abs(differ - 0.05) > 1e-9:
-        assert (differ < 0.05) == (there.low > 1 or there.high < 1)
-    if abs(same - 0.05) > 1e-9:
-        assert (same < 0.05) == (there.low > 1 / 1.02 and there.high < 1.02)
-
-
-def test_builds_that_agree_to_the_last_bit():
-    pair, builds = ([1.1] * 4, [1.0] * 4), [0, 2]
-    ratio = paired_ratio(*pair, builds=builds)
-    assert ratio.low == ratio.estimate == ratio.high == pytest.approx(1.1)
-    assert p_values(*pair, builds=builds) == (0, 1)
-    assert p_values(pair[0], pair[0], builds=builds) == (1, 0)
-
-
-@pytest.mark.parametrize("builds", [[], [1], [0, 0], [0, 3], [0, 2, 1]])
-def test_builds_that_cannot_be_are_refused(builds):
-    with pytest.raises(ValueError, match=r"`builds` must rise from 0.* of 3 rounds"):
-        paired_ratio([1.0] * 3, [1.0] * 3, builds=builds)

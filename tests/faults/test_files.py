@@ -4,7 +4,6 @@
 """
 
 import gzip
-import io
 import os
 import random
 import re
@@ -22,31 +21,13 @@ from fixedbias.biases import bias_values
 from fixedbias.idx import ARRAYS, MAX_BYTES, DatasetError, read_idx, read_npz
 from fixedbias.text import one_line
 from tests.fixedbias.conftest import SMALL
+from tests.fixedbias.files import check_array, idx_bytes, npy_bytes, npz_bytes
 
 FILES = int(os.environ.get("FIXEDBIAS_FUZZ_FILES", "120000"))
 UNITS = 5
 # Numbers at which readers break: signs, ends of ranges, 2^40 in one go or as a product.
 EDGES = [0, 1, 9, 10, 27, 28, 2**15, 2**16 - 1, 2**20, 2**31 - 1, 2**31, 2**32 - 1]
 TEXTS = [b"1099511627776", b"-1", b"|O", b"<f8", b"O8", b"(" * 200, b"True", b"\xff", b"[1]"]
-
-
-def idx(key: str) -> bytes:
-    array = SMALL[key]
-    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
-
-
-def npz(arrays: dict[str, np.ndarray | bytes], method: int) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for key, array in arrays.items():
-            archive.writestr(f"{key}.npy", array if isinstance(array, bytes) else npy(array))
-    return buffer.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -92,30 +73,23 @@ def cases(folder: Path, rng: random.Random) -> Iterator[tuple[str, Path, bytes, 
         method = rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
         match rng.choice(["idx", "gz", "npz", "bias"]):
             case "idx":
-                data = damaged(idx(key), rng)
+                data = damaged(idx_bytes(SMALL[key]), rng)
                 path = folder / ("data.gz" if packed else "data")
                 data = gzip.compress(data, 1) if packed else data
                 yield "idx", path, data, lambda p, k=key: check_image_file(p, k)
             case "gz":
-                data = damaged(gzip.compress(idx(key)), rng)
+                data = damaged(gzip.compress(idx_bytes(SMALL[key])), rng)
                 yield "gz", folder / "data.gz", data, lambda p, k=key: check_image_file(p, k)
             case "npz":
                 arrays: dict[str, np.ndarray | bytes] = dict(SMALL)
                 if packed:
-                    arrays[key] = damaged(npy(SMALL[key]), rng)
-                data = npz(arrays, method)
+                    arrays[key] = damaged(npy_bytes(SMALL[key]), rng)
+                data = npz_bytes(arrays, method)
                 yield "npz", folder / "mnist.npz", data if packed else damaged(data, rng), check_npz
             case "bias":
-                inside = {"0": damaged(npy(biases["0"]), rng)} if packed else {}
-                data = npz(biases | inside, method)
+                inside = {"0": damaged(npy_bytes(biases["0"]), rng)} if packed else {}
+                data = npz_bytes(biases | inside, method)
                 yield "bias", folder / "b.npz", data if packed else damaged(data, rng), check_bias
-
-
-def check_array(array: np.ndarray, axes: int) -> None:
-    assert array.dtype == np.uint8
-    assert array.shape == (len(array), 28, 28)[:axes]
-    assert len(array) > 0
-    assert axes == 3 or array.max() <= 9
 
 
 def check_image_file(path: Path, key: str) -> None:

@@ -225,11 +225,13 @@ def _profile(comparison: "Comparison", folder: Path, options: Options, console: 
 
 
 def _show(folder: Path, options: Options, console: "Console") -> int:
+    from bench.places import told_apart
     from bench.records import read_run
     from bench.report import closing_lines, print_table, report_line, verdict_line
     from bench.summary import summarise
 
     run, records, problems = read_run(folder)
+    run, records = told_apart(run, records)
     rows = summarise(records, margin=options.margin, target=options.target)
     print_table(rows, console)
     for record in records:

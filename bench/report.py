@@ -16,9 +16,10 @@ from bench.arms import AGAIN, REFERENCE
 from bench.config import UsageError, usage_error
 from bench.families import family_rate
 from bench.labels import headline, place, target_line
+from bench.places import UNLIKE, told_apart
 from bench.plan import Cell
 from bench.records import BadRecord, Record, Run, read_run
-from bench.summary import Row, summarise, target_accuracy
+from bench.summary import Row, family_sizes, summarise, target_accuracy
 from bench.verdicts import Ratio
 
 
@@ -46,7 +47,7 @@ def report_line(folder: Path) -> str:
     from bench.board import write_board
     from bench.page import write_report
 
-    run, records, _ = read_run(folder)
+    run, records = told_apart(*read_run(folder)[:2])
     margin, target = run.options.get("margin", 0.02), run.options.get("target")
     write_board(folder, run, records, summarise(records, margin=margin, target=target))
     return f"report: {write_report(folder)}"
@@ -107,12 +108,14 @@ def closing_lines(
 
     target = target_accuracy(run.dataset["name"], run.options.get("target"))
     lines = [target_line(rows, target) if target else ""]
-    judged = [row for row in rows if row.verdict and row.arm != AGAIN]
-    if len(judged) > 1:
+    sizes = family_sizes(rows)
+    if sizes and sizes[0] > 1:
         lines.append(
-            f"verdicts are corrected for their number (Holm); uncorrected, {len(judged)} arms "
-            f"equal to {REFERENCE} would give a wrong one in {family_rate(len(judged)):.0%} of runs"
+            f"verdicts are corrected for their number (Holm); uncorrected, {sizes[0]} arms "
+            f"equal to {REFERENCE} would give a wrong one in {family_rate(sizes[0]):.0%} of runs"
         )
+    if len(sizes) > 1:
+        lines.append(UNLIKE)
     if aggregates(run, records):
         lines.append(
             "TensorBoard has one run per arm here, the cells in the tags, and no HParams: with "

@@ -116,6 +116,8 @@ class Options:
     """Seconds that one timing sample must last."""
     margin: float = 0.02
     """Speed ratios within this of 1 are the same for all practical purposes."""
+    accuracy_only: bool = False
+    """Train for the accuracies and time nothing."""
     target: float | None = None
     """Test accuracy whose time to reach is reported, a share of 1 (default: 0.97 on MNIST)."""
     order_seed: int = 0

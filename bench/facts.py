@@ -204,7 +204,13 @@ def _method(run: Run, records: Sequence[Record], rows: Sequence[Row]) -> list[st
         "the GPU it was measured on."
     )
     unlike = [UNLIKE] if "kinds" in run.machine else []
-    return [timing, verdicts, accuracy, *([cluster] if "made" in run.machine else []), *unlike]
+    if options.get("accuracy_only"):
+        timing, verdicts = "Nothing was timed: the run is about accuracy alone.", ""
+    return [
+        *filter(None, (timing, verdicts, accuracy)),
+        *([cluster] if "made" in run.machine else []),
+        *unlike,
+    ]
 
 
 def _machine(run: Run) -> list[tuple[str, str]]:

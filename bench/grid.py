@@ -54,9 +54,10 @@ def _print_plan(options: Options) -> int:
     for comparison in plan:
         print(comparison.cell)
     arms = ", ".join((*options.arms, *options.layer))
+    timing = "" if options.accuracy_only else f", then up to {options.time_cap:g} s of timing"
     print(
         f"{len(plan)} comparisons of {arms}; per arm {options.seeds} trainings of "
-        f"{options.epochs} epochs, then up to {options.time_cap:g} s of timing"
+        f"{options.epochs} epochs{timing}"
     )
     return 0
 
@@ -125,16 +126,16 @@ def _drive(options: Options, argv: list[str]) -> int:
     except Interrupted as stop:
         with suppress(OSError):  # the terminal may be what has gone
             _show(folder, options, console)
-            console.print(_how_to_go_on(folder, plan, "interrupted"), soft_wrap=True)
+            console.print(_how_to_go_on(folder, plan, "interrupted", options), soft_wrap=True)
         return stop.status
     except RunStopped as stop:
-        console.print(_how_to_go_on(folder, plan, str(stop)), soft_wrap=True)
+        console.print(_how_to_go_on(folder, plan, str(stop), options), soft_wrap=True)
         return 1
     except OSError as error:
         # A full disk, a folder that was removed: to measure on would be to measure for nothing.
         with suppress(OSError):
             why = f"{error.strerror}: {error.filename}"
-            console.print(_how_to_go_on(folder, plan, why), soft_wrap=True)
+            console.print(_how_to_go_on(folder, plan, why, options), soft_wrap=True)
         return 1
     if options.profile:
         _profile(plan[-1], folder, options, console)
@@ -162,11 +163,12 @@ def _find_cluster(options: Options, console: "Console") -> "ClusterExecutor | No
     return cluster
 
 
-def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str) -> str:
+def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str, options: Options) -> str:
     from bench.records import recorded_keys
 
     done = sum(comparison.cell.key in recorded_keys(folder) for comparison in plan)
     command = f"python -m bench.grid --resume {shlex.quote(str(folder))}"
+    command += f" --cluster {options.cluster}" if options.cluster else ""
     return f"{why}; {done} of {len(plan)} comparisons are done and kept, finish with: {command}"
 
 

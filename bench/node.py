@@ -8,6 +8,7 @@ in a child of the worker: a crash of what is measured does not reach Dask.
 """
 
 import hashlib
+import importlib.util
 import multiprocessing
 import os
 import platform
@@ -63,17 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from bench.interrupts import Interrupted, catch_signals
 
-    options = tyro.cli(
-        Annotated[Options, tyro.conf.FlagCreatePairsOff],
-        args=list(sys.argv[1:] if argv is None else argv),
-        prog="python -m bench.node",
-    )
     try:
-        check_address(options.address, "ADDRESS")
-        if options.cores is not None and options.cores < 1:
-            raise UsageError(f"--cores must be a positive whole number. Received: {options.cores}.")
-        if not 0 <= options.port < 2**16:
-            raise UsageError(f"--port must be a port's number. Received: {options.port}.")
+        options = parse(sys.argv[1:] if argv is None else argv)
     except UsageError as error:
         return usage_error(error)
     try:
@@ -92,6 +84,28 @@ def main(argv: Sequence[str] | None = None) -> int:
                     time.sleep(1)
     except Interrupted as stop:
         return stop.status
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """The options on a command line.
+
+    Raises:
+        UsageError: What is asked for makes no sense.
+    """
+    options = tyro.cli(
+        Annotated[Options, tyro.conf.FlagCreatePairsOff],
+        args=list(argv),
+        prog="python -m bench.node",
+    )
+    check_address(options.address, "ADDRESS")
+    if importlib.util.find_spec("distributed") is None:
+        raise UsageError("A worker needs Dask: pip install 'fixedbias[cluster]'.")
+    if options.cores is not None and options.cores < 1:
+        raise UsageError(f"--cores must be a positive whole number. Received: {options.cores}.")
+    if not 0 <= options.port < 2**16:
+        raise UsageError(f"--port must be a port's number. Received: {options.port}.")
+    check_address(f"{options.address[:3]}://{options.host}:{options.port or 1}", "--host")
+    return options
 
 
 def _start(options: Options) -> subprocess.Popen[bytes]:

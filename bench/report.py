@@ -59,6 +59,9 @@ def comparison_line(record: Record, *, margin: float) -> str:
     if record.status == "failed":
         return f"{cell}: failed, {record.reason}"
     rows = {row.arm: row for row in summarise([record], margin=margin)}
+    if not record.order:
+        accuracies = [f"{row.arm} {_percent(row.accuracy, 2) or 'failed'}" for row in rows.values()]
+        return f"{cell}: {', '.join(accuracies)}; not timed"
     parts = [f"{REFERENCE} {_rate(rows[REFERENCE].examples_per_second)}/s"]
     for name, row in rows.items():
         if row.ratio is not None:
@@ -149,13 +152,12 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
 
 
 def _numbers(row: Row) -> tuple[str, ...]:
-    timed = not math.isnan(row.examples_per_second)
     return (
         _rate(row.examples_per_second),
         f"{row.ratio.estimate:.3f}" if row.ratio else "",
         # Not a share of the estimate: the interval need not be symmetric about it.
         _interval(row.ratio) if row.ratio else "",
-        (str(row.verdict) if row.verdict else "") if timed else "failed",
+        str(row.verdict or ("failed" if row.failed else "")),
         _percent(row.accuracy, 2),
         f"{100 * row.difference.estimate:+.2f}" if row.difference else "",
         _percent(row.ceiling, 0),

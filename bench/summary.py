@@ -43,6 +43,7 @@ class Row:
         seconds_to_target: Of training until the target accuracy, one of each seed, infinite where
             it was never reached; none without a target.
         flags: What the reader must know before believing the row.
+        failed: The arm raised an error, which is its only flag.
     """
 
     cell: dict[str, Any]
@@ -55,6 +56,7 @@ class Row:
     ceiling: float = math.nan
     seconds_to_target: list[float] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    failed: bool = False
 
     @property
     def median_to_target(self) -> float:
@@ -135,7 +137,7 @@ def _row(
 ) -> Row:
     arm, reference = record.arms[name], record.arms.get(REFERENCE, {})
     if "error" in arm:
-        return Row(record.cell, name, flags=[arm["error"]])
+        return Row(record.cell, name, flags=[arm["error"]], failed=True)
     samples, baseline = arm.get("samples", []), reference.get("samples", [])
     ratio = None
     if samples and name != REFERENCE:

@@ -308,6 +308,8 @@ class ClusterExecutor:
         while True:
             try:
                 self._client = self._connect()
+                with suppress(Exception):  # what was given up, where only the connection was lost
+                    self._client.run(stop_here, self._token, on_error="ignore")
                 return self.workers()
             except (RunStopped, OSError):
                 if time.monotonic() - begin > _PATIENCE:

@@ -88,13 +88,15 @@ class FakeCluster:
             elif happens("end"):
                 del self.running[address]
                 host = self.workers[address]["host"]
-                future.set_result(self.refused.get(host, "") if key == "check" else key)
+                if not future.cancelled():
+                    future.set_result(self.refused.get(host, "") if key == "check" else key)
         return {"id": self.id, "workers": dict(self.workers), "services": {}}
 
     def submit(self, call: Any, token: str, function: Any, item: Any, **how: Any) -> Future:
         (address,) = how["workers"]
         assert call is call_here
-        assert address not in self.running, "two calls on one worker"
+        if address in self.running:
+            assert self.running[address][0].cancelled(), "two calls on one worker"
         key = "check" if function is check_node else item.cell.key
         self.calls.append((self.workers[address]["host"] if address in self.workers else "", key))
         future: Future = Future()

@@ -9,6 +9,7 @@ import logging
 import queue
 import secrets
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -31,6 +32,8 @@ _PATIENCE = 600.0
 """Seconds to wait for a scheduler that went away."""
 _LOOK = 1.0
 """Seconds between two looks at which workers there are."""
+_MISSES = 3
+"""Tries at a result, `_ANSWER` seconds each."""
 _LOST = "its worker was lost"
 
 
@@ -66,6 +69,8 @@ class _Busy:
     worker: Worker
     task: _Task | None
     future: Any
+    misses: int = 0
+    """How often its result could not be fetched."""
 
 
 class ClusterExecutor:
@@ -93,8 +98,13 @@ class ClusterExecutor:
 
     @property
     def dashboard(self) -> str | None:
-        """The address of Dask's dashboard, where the scheduler has one."""
-        return self._client.dashboard_link if "dashboard" in self._info()["services"] else None
+        """The address of Dask's dashboard, where the scheduler has one and lets it be seen."""
+        if "dashboard" not in self._info()["services"]:
+            return None
+        link = self._client.dashboard_link
+        with suppress(OSError), urllib.request.urlopen(link, timeout=2):  # without bokeh, a 404
+            return link
+        return None
 
     def workers(self) -> list[Worker]:
         """Which workers there are."""
@@ -238,8 +248,11 @@ class ClusterExecutor:
         try:
             outcome.set_result(busy.future.result(timeout=_ANSWER))
         except (OSError, TimeoutError):  # on its way from a worker that may be gone: look again
-            self._events.put(name)
-            return None, None
+            busy.misses += 1
+            if busy.misses < _MISSES:
+                self._events.put(name)
+                return None, None
+            outcome.set_exception(WorkerDied("its worker cannot be reached"))
         except Exception as error:
             outcome.set_exception(error)
         del self._busy[name]
@@ -292,13 +305,12 @@ class ClusterExecutor:
 
     def _connect(self) -> Client:
         try:
-            client = Client(self._address, timeout=_ANSWER, set_as_default=False)
+            self._client = Client(self._address, timeout=_ANSWER, set_as_default=False)
+            self._scheduler = self._info()["id"]
         except (OSError, TypeError, ValueError) as error:
             why = "no answer" if isinstance(error, OSError) else str(error)
             raise RunStopped(f"the scheduler cannot be used, {why}") from None
-        self._client = client
-        self._scheduler = self._info()["id"]
-        return client
+        return self._client
 
     def _wait_for_scheduler(self) -> list[Worker]:
         self._say("the scheduler does not answer: waiting for it")

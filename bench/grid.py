@@ -158,8 +158,8 @@ def _find_cluster(options: Options, console: "Console") -> "ClusterExecutor | No
         cluster = ClusterExecutor(options.cluster, lambda text: console.print(text, soft_wrap=True))
     except RunStopped as error:
         raise UsageError(f"--cluster {options.cluster}: {error}.") from None
-    workers = f"{len(cluster.workers())} workers"
-    console.print(f"cluster of {workers}; dashboard: {cluster.dashboard or 'none, it needs bokeh'}")
+    dashboard = cluster.dashboard or "none (it needs bokeh where the scheduler is)"
+    console.print(f"{len(cluster.workers())} workers; dashboard: {dashboard}", soft_wrap=True)
     return cluster
 
 

@@ -117,7 +117,8 @@ def _start(options: Options) -> subprocess.Popen[bytes]:
     # Also without a dashboard a worker answers on a port for it, and by default to everybody.
     command += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     command += ["--resources", resource, "--preload", "bench.node"]
-    command += ["--listen-address", f"{options.address[:3]}://{options.host}:{options.port}"]
+    command += ["--host", options.host, "--worker-port", str(options.port)]
+    command += ["--protocol", options.address[:3]]
     environment = os.environ | ({"FIXEDBIAS_CORES": str(options.cores)} if options.cores else {})
     return subprocess.Popen(command, env=environment)
 

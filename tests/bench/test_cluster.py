@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench import cluster, grid
+from bench import claims, cluster, grid
 from bench.addresses import check_address, resolve
-from bench.claims import ClaimError, claim, visible_gpus
+from bench.claims import ClaimError
 from bench.config import Options, UsageError, parse
 from bench.executors import LocalExecutor, RunStopped, TookTooLong, WorkerDied
 from bench.node import call_here, check_node
@@ -79,7 +79,7 @@ class FakeCluster:
             self.restart()
         if self.workers and happens("die"):
             self.die(self.rng.choice(list(self.workers)))
-        if not self.workers or happens("come"):
+        if happens("come") or (self.chances["come"] and not self.workers):
             self.come()
         for address, (future, key) in list(self.running.items()):
             if key in self.kills:
@@ -124,7 +124,10 @@ def fake(monkeypatch):
     def make(*args: Any, **kwargs: Any) -> tuple[FakeCluster, cluster.ClusterExecutor, list[str]]:
         made, said = FakeCluster(*args, **kwargs), []
         monkeypatch.setattr(cluster, "Client", made)
-        return made, cluster.ClusterExecutor("tcp://127.0.0.1:1", said.append), said
+        chances, made.chances = made.chances, dict.fromkeys(made.chances, 0.0)
+        executor = cluster.ClusterExecutor("tcp://127.0.0.1:1", said.append)
+        made.chances = chances
+        return made, executor, said
 
     return make
 
@@ -227,18 +230,17 @@ def test_the_run_stops_if_no_worker_is_fit(fake):
         outcomes(executor, plan(3))
 
 
-def test_it_waits_for_workers_and_says_so_once(fake):
+def test_it_waits_for_workers_and_says_so_once(fake, monkeypatch):
     made, executor, said = fake(workers=0)
     made.come(kind="gpu")
-    looks = iter(range(100))
+    looks, look = iter(range(10**6)), made.scheduler_info
 
-    class Later(dict):
-        def items(self):
-            if next(looks) == 20:
-                made.come()
-            return super().items()
+    def later() -> dict[str, Any]:
+        if next(looks) == 20:
+            made.come()
+        return look()
 
-    made.workers = Later(made.workers)
+    monkeypatch.setattr(made, "scheduler_info", later)
     assert len(outcomes(executor, plan(2))) == 2
     assert said == ["waiting for workers that offer cpu"]
 
@@ -257,7 +259,6 @@ def test_devices_go_by_the_workers(fake):
     assert executor.devices("all") == ["cpu", "gpu:0"]
     assert executor.devices("gpu") == ["gpu:0"]
     assert executor.devices("cpu") == ["cpu"]
-    made.chances = dict.fromkeys(made.chances, 0.0)
     made.workers = {"tcp://9": {"name": "9", "host": "h", "resources": {}, "status": "running"}}
     with pytest.raises(UsageError, match="it has none yet: start one"):
         executor.devices("auto")
@@ -367,49 +368,56 @@ def test_the_local_run_needs_no_dask():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_cores_are_shared_out_and_never_twice(tmp_path, monkeypatch):
-    from bench import claims
-
+@pytest.fixture
+def take(tmp_path, monkeypatch):
+    """Claims as another process would, without patience; all is given back in the end."""
     monkeypatch.setattr(claims, "_PATIENCE", 0.0)
+    taken = []
+
+    def take(*args):
+        taken.append(claims.claim(*args, folder=tmp_path))
+        return taken[-1]
+
+    yield take
+    for claim in taken:
+        claim.release()
+
+
+def test_cores_are_shared_out_and_never_twice(take, monkeypatch):
     monkeypatch.setattr(claims, "physical_cores", lambda: [[0, 4], [1, 5], [2], [3]])
-    first = claim("cpu", 2, folder=tmp_path)
+    first = take("cpu", 2)
     assert first.cores == [0, 4, 1, 5]  # whole cores, both threads of them
-    second = claim("cpu", 1, folder=tmp_path)
-    assert second.cores == [2]
+    assert take("cpu", 1).cores == [2]
     with pytest.raises(ClaimError, match="2 of the 4 cores cannot be had"):
-        claim("cpu", 2, folder=tmp_path)
-    third = claim("cpu", 1, folder=tmp_path)  # what the one refused had taken is free again
-    assert third.cores == [3]
+        take("cpu", 2)
+    assert take("cpu", 1).cores == [3]  # what the one refused had taken is free again
     first.release()
-    assert claim("cpu", 2, folder=tmp_path).cores == first.cores
+    assert take("cpu", 2).cores == first.cores
     with pytest.raises(ClaimError, match="4 of the 4"):
-        claim("cpu", folder=tmp_path)  # all, by default
+        take("cpu")  # all, by default
 
 
-def test_each_gpu_worker_has_one_gpu_and_its_share_of_the_cores(tmp_path, monkeypatch):
-    from bench import claims
-
-    monkeypatch.setattr(claims, "_PATIENCE", 0.0)
+def test_each_gpu_worker_has_one_gpu_and_its_share_of_the_cores(take, monkeypatch):
     monkeypatch.setattr(claims, "physical_cores", lambda: [[0], [1], [2], [3], [4]])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")  # dask-cuda begins with the worker's own
-    first, second = (claim("gpu", folder=tmp_path) for _ in range(2))
+    first, second = (take("gpu") for _ in range(2))
     assert (first.gpu, first.cores) == ("1", [0, 1])
     assert (second.gpu, second.cores) == ("0", [2, 3])
     with pytest.raises(ClaimError, match="one of the GPUs 1, 0 cannot be had"):
-        claim("gpu", folder=tmp_path)
+        take("gpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert visible_gpus() == []
+    assert claims.visible_gpus() == []
     with pytest.raises(ClaimError, match="NVML and CUDA_VISIBLE_DEVICES show none"):
-        claim("gpu", folder=tmp_path)
+        take("gpu")
 
 
-def test_a_claim_ends_with_its_process(tmp_path):
+def test_a_claim_ends_with_its_process(take, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from bench.claims import claim\n"
         "held = claim('cpu', folder=Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120)
-    assert claim("cpu", folder=tmp_path).cores
+    assert take("cpu").cores
 
 
 def test_a_worker_is_fit_only_with_the_same_code_and_the_same_data():

@@ -117,7 +117,7 @@ def test_a_failed_comparison_is_of_no_machine(two_kinds):
 def test_what_was_measured_here_and_there_is_told_apart(two_kinds):
     run, records, _ = read_run(two_kinds)
     here = replace(records[0], extra={})
-    _, told = told_apart(run, [here, at(here, model="Theirs")])
+    _, told = told_apart(run, [here, at(make_record(units=99), model="Theirs")])
     assert [record.cell["machine"] for record in told] == ["A", "B"]
 
 

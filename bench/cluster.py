@@ -86,7 +86,8 @@ class ClusterExecutor:
 
     def __init__(self, address: str, say: Callable[[str], None]) -> None:
         # What Dask logs about connections that break is told here, once and in other words.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address, self._say = address, say
         self._token = secrets.token_hex(8)
         self._expected: dict[str, Any] = {}
@@ -300,6 +301,8 @@ class ClusterExecutor:
         if self._client.status not in ("running", "connecting"):  # it would say what it last knew
             raise OSError("no scheduler")
         info: Any = self._client.scheduler_info()
+        if not info:  # while the client connects again
+            raise OSError("no scheduler")
         self._info_id = info["id"]
         return info
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bench.config import UsageError, usage_error
+from bench.places import kinds_of, told_apart
 from bench.records import BadRecord, Record, Run, read_run
 from bench.summary import record_builds
 from bench.verdicts import Ratio, Verdict, paired_ratio, verdict
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _read(folder: Path) -> tuple[Run, list[Record]]:
     try:
         run, records, _ = read_run(folder)
+        run, _ = told_apart(run, records)
     except (BadRecord, OSError) as error:
         raise UsageError(f"Two folders of runs are needed: {error}.") from None
     return run, [record for record in records if record.status == "ok"]
@@ -89,8 +91,9 @@ def _read(folder: Path) -> tuple[Run, list[Record]]:
 def _differences(a: Run, b: Run) -> list[str]:
     """What is not alike about the runs, beside the code: the most important first."""
     found = []
-    if a.machine["id"] != b.machine["id"]:
-        names = " and ".join(str(run.machine["cpu"]["model"]) for run in (a, b))
+    kinds = [list(kinds_of(run.machine).values()) for run in (a, b)]
+    if len({machine["id"] for own in kinds for machine in own}) > 1:
+        names = " and ".join(", ".join(str(m["cpu"]["model"]) for m in own) for own in kinds)
         found.append(f"different machines ({names}): no change can be put down to the code")
     for what in ("versions", "flags"):
         old, new = a.machine[what], b.machine[what]

@@ -90,6 +90,9 @@ class Options:
     """Folder for the runs."""
     resume: Path | None = None
     """Finish the run in this folder, with the options it was started with."""
+    cluster: str | None = None
+    """Measure on the workers of the Dask cluster at this address, tcp://HOST:PORT or
+    tls://HOST:PORT, instead of here. --device then says which workers: cpu, gpu, all, or auto."""
     config: Path | None = None
     """Read options from this TOML file; the command line overrides them."""
     dry_run: bool = False
@@ -114,6 +117,8 @@ class Options:
     """Seconds that one timing sample must last."""
     margin: float = 0.02
     """Speed ratios within this of 1 are the same for all practical purposes."""
+    accuracy_only: bool = False
+    """Train for the accuracies and time nothing."""
     target: float | None = None
     """Test accuracy whose time to reach is reported, a share of 1 (default: 0.97 on MNIST)."""
     order_seed: int = 0
@@ -144,10 +149,12 @@ def parse(argv: Sequence[str]) -> Options:
             raise UsageError(f"The command line must be printable text. Received: {word!r}.")
     options = _from_command_line(argv, Options())
     if options.resume is not None:
-        if options != Options(resume=options.resume):
+        if options != Options(resume=options.resume, cluster=options.cluster):
             raise UsageError(
-                "--resume takes no other option: the run goes on with those it was started with."
+                "--resume takes no other option than --cluster: the run goes on with those it was "
+                "started with."
             )
+        _check_cluster(options)
         return options
     if options.config is not None:
         argv = [*_toml_arguments(options.config), *argv]
@@ -157,14 +164,15 @@ def parse(argv: Sequence[str]) -> Options:
     return _checked(options)
 
 
-def restore(table: dict[str, Any], where: str) -> Options:
-    """The options a run was started with, from its header.
+def restore(table: dict[str, Any], where: str, cluster: str | None = None) -> Options:
+    """The options a run was started with, from its header; where it goes on is said anew.
 
     Raises:
         UsageError: An option is unknown or makes no sense, as for `parse`.
     """
-    known = {name: value for name, value in table.items() if name not in ("config", "resume")}
-    return _checked(_from_command_line(_arguments(known, where), Options()))
+    own = ("config", "resume", "cluster")
+    known = {name: value for name, value in table.items() if name not in own}
+    return _checked(_from_command_line(_arguments(known, where), Options(cluster=cluster)))
 
 
 def _checked(options: Options) -> Options:
@@ -274,7 +282,8 @@ def _check(options: Options) -> None:
         examples = check_name(options.data)
     except ValueError as error:
         raise UsageError(f"--data: {error}.") from None
-    if not options.force:
+    _check_cluster(options)
+    if not options.force and options.cluster is None:
         _check_memory(options, examples)
     for preset in options.bias:
         for units in options.units:
@@ -283,6 +292,24 @@ def _check(options: Options) -> None:
                     bias_values(preset, t, units)
                 except ValueError as error:
                     raise UsageError(f"--bias: {error}.") from None
+
+
+def _check_cluster(options: Options) -> None:
+    if options.cluster is None:
+        return
+    from bench.addresses import check_address
+
+    check_address(options.cluster)
+    if importlib.util.find_spec("distributed") is None:
+        raise UsageError("--cluster needs Dask: pip install 'fixedbias[cluster]'.")
+    if ":" in options.device:
+        raise UsageError(
+            "--device must be cpu, gpu, all or auto with --cluster, since every worker has one GPU "
+            f"of its own. Received: {options.device}."
+        )
+    for name in ("profile", "time_breakdown"):
+        if getattr(options, name):
+            raise UsageError(f"{_flag(name)} is about this machine, and not for --cluster.")
 
 
 def _check_memory(options: Options, examples: int) -> None:

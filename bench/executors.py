@@ -1,15 +1,15 @@
-"""Where comparisons run: worker processes on this machine."""
+"""Where comparisons run: worker processes on this machine, or elsewhere behind the same methods."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -22,6 +22,38 @@ lives, and a comparison compiles dozens."""
 
 class WorkerDied(Exception):
     """A worker process ended before its result came. Its text says how."""
+
+
+class TookTooLong(WorkerDied):
+    """It was ended because its time was up."""
+
+
+class RunStopped(Exception):
+    """Nothing more can be measured; what is left is for another time. Its text says why."""
+
+
+class Executor(Protocol):
+    """Where comparisons run; `LocalExecutor`, and `bench.cluster.ClusterExecutor`."""
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        *,
+        timeout: float,
+        started: Callable[[Any], None],
+    ) -> Iterator[tuple[Any, Future]]:
+        """Calls a function with each item; yields each item once, with a future that is done.
+
+        In whatever order they end. What the function raised, or that it was too much for its
+        worker (`WorkerDied`), is in the future. `started` is called with an item whenever one is
+        handed out, which can be more than once.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: Any) -> None:
+        """Ends what is still running, at once."""
 
 
 class LocalExecutor:
@@ -41,7 +73,7 @@ class LocalExecutor:
 
         Raises:
             WorkerDied: The worker was killed, crashed, ended itself, could not be started, or ran
-                longer than `timeout` seconds.
+                longer than `timeout` seconds (`TookTooLong`).
         """
         try:
             return self._call(function, args, timeout)
@@ -53,6 +85,24 @@ class LocalExecutor:
             self.close()
             raise WorkerDied(f"no worker process could be started: {error}") from None
 
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        *,
+        timeout: float,
+        started: Callable[[Any], None],
+    ) -> Iterator[tuple[Any, Future]]:
+        """As `Executor.map`: one after the other, in their order."""
+        for item in items:
+            started(item)
+            future: Future = Future()
+            try:
+                future.set_result(self.call(function, item, timeout=timeout))
+            except Exception as error:
+                future.set_exception(error)
+            yield item, future
+
     def _call(self, function: Callable[..., Any], args: tuple, timeout: float | None) -> Any:
         pool = self._pool or self._new_pool()
         try:
@@ -63,7 +113,7 @@ class LocalExecutor:
         done, _ = wait([future], timeout)
         if not done:
             self.close()
-            raise WorkerDied(f"took longer than the {timeout:g} s of --timeout")
+            raise TookTooLong(f"took longer than the {timeout:g} s of --timeout")
         raised = future.exception()
         if isinstance(raised, ProcessExpired):
             self.close()

@@ -10,10 +10,11 @@ from bench.arms import AGAIN, REFERENCE
 from bench.families import family_rate
 from bench.labels import accuracy_line, headline, names, precision_line, provenance, target_line
 from bench.panels import Story
+from bench.places import UNLIKE, kinds_of, told_apart
 from bench.profiling import profile_rows, read_profiles
 from bench.records import BadRecord, Record, Run, read_run
 from bench.style import looks
-from bench.summary import Row, summarise, target_accuracy
+from bench.summary import Row, family_sizes, summarise, target_accuracy
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -40,6 +41,7 @@ def gather(folder: Path) -> Facts:
         BadRecord, OSError: The run's header cannot be read.
     """
     run, records, problems = read_run(folder)
+    run, records = told_apart(run, records)
     margin = run.options.get("margin", 0.02)
     target = target_accuracy(run.dataset["name"], run.options.get("target"))
     rows = summarise(records, margin=margin, target=target)
@@ -178,7 +180,7 @@ def _method(run: Run, records: Sequence[Record], rows: Sequence[Row]) -> list[st
     options = run.options
     rounds = [record.rounds for record in records if record.rounds]
     measured = f"{min(rounds)} to {max(rounds)} rounds" if rounds else "no rounds"
-    judged = sum(bool(row.verdict) and row.arm != AGAIN for row in rows)
+    judged = max(family_sizes(rows), default=0)
     margin = options.get("margin", 0.02)
     timing = (
         "The arms of a cell are built in one process from the same kernels and train on the same "
@@ -198,31 +200,48 @@ def _method(run: Run, records: Sequence[Record], rows: Sequence[Row]) -> list[st
         f"{options.get('epochs', '?')} epochs per arm, paired by seed. Compiling, bringing in the "
         "data and training are timed apart."
     )
-    return [timing, verdicts, accuracy]
+    cluster = (
+        "The comparisons ran on a cluster, each as a whole on one worker that owned the cores and "
+        "the GPU it was measured on."
+    )
+    unlike = [UNLIKE] if "kinds" in run.machine else []
+    if options.get("accuracy_only"):
+        timing, verdicts = "Nothing was timed: the run is about accuracy alone.", ""
+    return [
+        *filter(None, (timing, verdicts, accuracy)),
+        *([cluster] if "made" in run.machine else []),
+        *unlike,
+    ]
 
 
 def _machine(run: Run) -> list[tuple[str, str]]:
-    machine: dict[str, Any] = run.machine
+    facts = [("command", " ".join(run.argv)), ("started", run.created)]
+    for letter, machine in kinds_of(run.machine).items():
+        own = _one_machine(machine)
+        facts += [(f"{name}, machine {letter}", v) for name, v in own] if letter else own
+    facts.append(("data", ", ".join(f"{k} {v}" for k, v in run.dataset.items())))
+    if run.git:
+        changed = " with changes" if run.git.get("dirty") else ""
+        facts.append(("commit", f"{run.git['commit']}{changed}"))
+    return facts
+
+
+def _one_machine(machine: dict[str, Any]) -> list[tuple[str, str]]:
     cpu = machine["cpu"]
     cores = f"{cpu['usable_cores']} usable of {cpu['logical_cores']} logical cores"
-    facts = [
-        ("command", " ".join(run.argv)),
-        ("started", run.created),
+    facts = [("made", machine["made"])] if "made" in machine else []
+    facts += [
         ("CPU", f"{cpu['model']}, {cores}"),
         ("memory", f"{(machine.get('memory_bytes') or 0) / 2**30:.1f} GiB"),
     ]
     for gpu in machine.get("gpus", []):
         known = [str(gpu[k]) for k in ("name", "driver", "power_limit_watts") if gpu.get(k)]
         facts.append(("GPU", ", ".join(known)))
-    facts += [
+    return [
+        *facts,
         ("system", f"{machine['os']}, {machine['architecture']}"),
         ("Python", machine["python"]),
         ("packages", ", ".join(f"{n} {v}" for n, v in machine["versions"].items())),
         ("flags", ", ".join(f"{n}={v}" for n, v in machine["flags"].items()) or "none set"),
-        ("data", ", ".join(f"{k} {v}" for k, v in run.dataset.items())),
         ("machine id", machine["id"]),
     ]
-    if run.git:
-        changed = " with changes" if run.git.get("dirty") else ""
-        facts.append(("commit", f"{run.git['commit']}{changed}"))
-    return facts

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,9 @@ from bench.config import Options, UsageError, parse, restore, usage_error
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.executors import LocalExecutor
-    from bench.interrupts import Interrupts
+    from bench.cluster import ClusterExecutor
     from bench.plan import Comparison
-    from bench.records import Record, Run
+    from bench.records import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,9 +54,10 @@ def _print_plan(options: Options) -> int:
     for comparison in plan:
         print(comparison.cell)
     arms = ", ".join((*options.arms, *options.layer))
+    timing = "" if options.accuracy_only else f", then up to {options.time_cap:g} s of timing"
     print(
         f"{len(plan)} comparisons of {arms}; per arm {options.seeds} trainings of "
-        f"{options.epochs} epochs, then up to {options.time_cap:g} s of timing"
+        f"{options.epochs} epochs{timing}"
     )
     return 0
 
@@ -66,26 +66,31 @@ def _drive(options: Options, argv: list[str]) -> int:
     from rich.console import Console
 
     from bench.devices import find_devices
-    from bench.executors import COMPARISONS_PER_WORKER, LocalExecutor
+    from bench.executors import COMPARISONS_PER_WORKER, LocalExecutor, RunStopped
     from bench.interrupts import Interrupted, catch_signals
     from bench.locks import RunIsBusy, lock_run
+    from bench.node import measure_there
     from bench.plan import make_plan
+    from bench.run import run_plan
     from bench.runs import find_data, open_run
+    from bench.worker import measure
 
     console = Console(highlight=False, markup=False, emoji=False)
     run = None
     if options.resume is not None:
-        run, options = _as_started(options.resume)
+        run, options = _as_started(options.resume, options.cluster)
+    cluster = _find_cluster(options, console)
     located, dataset = find_data(options.data, options.data_dir, options.task)
     if located.notice:
         console.print(located.notice, soft_wrap=True)
-    devices = find_devices(options.device)
+    devices = cluster.devices(options.device) if cluster else find_devices(options.device)
     plan = make_plan(options, devices, located.name, located.data_dir)
     if run is None or options.resume is None:
         folder = open_run(
             "bench.grid",
-            argv,
-            asdict(options),
+            # Where the cluster was is no business of those who read the run.
+            [word.replace(options.cluster or "\n", "ADDRESS") for word in argv],
+            asdict(replace(options, cluster=None)),
             plan=[comparison.cell.key for comparison in plan],
             dataset=dataset,
             seed=options.order_seed,
@@ -98,14 +103,18 @@ def _drive(options: Options, argv: list[str]) -> int:
     for word in options.layer:
         if ":" in word:
             console.print(f"--layer imports and runs the code of {word}", soft_wrap=True)
+    if cluster:
+        cluster.expect(options, located, dataset)
     try:
         with (
             catch_signals() as interrupts,
             lock_run(folder),
-            LocalExecutor(folder / "worker.log", max_calls=COMPARISONS_PER_WORKER) as executor,
+            cluster
+            or LocalExecutor(folder / "worker.log", max_calls=COMPARISONS_PER_WORKER) as executor,
         ):
+            function = measure_there if cluster else measure
             try:
-                _run(plan, folder, executor, options, console, interrupts)
+                run_plan(plan, folder, executor, function, options, console, interrupts)
             except OSError:
                 # Writing to a terminal that was closed fails just before SIGHUP tells of it, and
                 # may do so again while the progress line is put away because of it.
@@ -117,13 +126,16 @@ def _drive(options: Options, argv: list[str]) -> int:
     except Interrupted as stop:
         with suppress(OSError):  # the terminal may be what has gone
             _show(folder, options, console)
-            console.print(_how_to_go_on(folder, plan, "interrupted"), soft_wrap=True)
+            console.print(_how_to_go_on(folder, plan, "interrupted", options), soft_wrap=True)
         return stop.status
+    except RunStopped as stop:
+        console.print(_how_to_go_on(folder, plan, str(stop), options), soft_wrap=True)
+        return 1
     except OSError as error:
         # A full disk, a folder that was removed: to measure on would be to measure for nothing.
         with suppress(OSError):
             why = f"{error.strerror}: {error.filename}"
-            console.print(_how_to_go_on(folder, plan, why), soft_wrap=True)
+            console.print(_how_to_go_on(folder, plan, why, options), soft_wrap=True)
         return 1
     if options.profile:
         _profile(plan[-1], folder, options, console)
@@ -133,15 +145,34 @@ def _drive(options: Options, argv: list[str]) -> int:
     return status
 
 
-def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str) -> str:
+def _find_cluster(options: Options, console: "Console") -> "ClusterExecutor | None":
+    if options.cluster is None:
+        return None
+    from bench.addresses import resolve
+    from bench.executors import RunStopped
+
+    resolve(options.cluster)
+    from bench.cluster import ClusterExecutor
+
+    try:
+        cluster = ClusterExecutor(options.cluster, lambda text: console.print(text, soft_wrap=True))
+    except RunStopped as error:
+        raise UsageError(f"--cluster {options.cluster}: {error}.") from None
+    dashboard = cluster.dashboard or "none (it needs bokeh where the scheduler is)"
+    console.print(f"{len(cluster.workers())} workers; dashboard: {dashboard}", soft_wrap=True)
+    return cluster
+
+
+def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str, options: Options) -> str:
     from bench.records import recorded_keys
 
     done = sum(comparison.cell.key in recorded_keys(folder) for comparison in plan)
     command = f"python -m bench.grid --resume {shlex.quote(str(folder))}"
+    command += f" --cluster {options.cluster}" if options.cluster else ""
     return f"{why}; {done} of {len(plan)} comparisons are done and kept, finish with: {command}"
 
 
-def _as_started(folder: Path) -> tuple["Run", Options]:
+def _as_started(folder: Path, cluster: str | None) -> tuple["Run", Options]:
     """A run's header, and the options it was started with."""
     from bench.records import BadRecord, read_header
 
@@ -154,7 +185,7 @@ def _as_started(folder: Path) -> tuple["Run", Options]:
         raise UsageError(
             f"--resume must name the folder of a run: {folder} names no data."
         ) from None
-    options = restore(run.options, f"--resume {folder}")
+    options = restore(run.options, f"--resume {folder}", cluster)
     # What `auto` came to then may not be what it comes to now.
     return run, replace(options, resume=folder, data=name)
 
@@ -168,97 +199,6 @@ def _check_same_run(
             f"devices or the data have changed. It began with {run.dataset['name']}, now there is "
             f"{dataset['name']}; start a new run instead."
         )
-
-
-def _run(
-    plan: list["Comparison"],
-    folder: Path,
-    executor: "LocalExecutor",
-    options: Options,
-    console: "Console",
-    interrupts: "Interrupts",
-) -> None:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-
-    from bench.records import RecordExists, read_run, recorded_keys, write_record
-    from bench.report import comparison_line
-
-    run, records, _ = read_run(folder)
-    done = recorded_keys(folder)
-    left = [comparison for comparison in plan if comparison.cell.key not in done]
-    with Progress(
-        TextColumn("{task.completed}/{task.total}"),
-        BarColumn(bar_width=10),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        # The rest of the line, cut where the window ends: one line, however long the cell's name.
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
-        console=console,
-        transient=True,
-        expand=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=len(plan), left="")
-        began, measured = time.monotonic(), 0
-        for comparison in plan:
-            progress.update(task, description=str(comparison.cell))
-            if comparison in left:
-                with interrupts.waiting():
-                    record = _measure(comparison, executor, options.timeout)
-                try:
-                    write_record(folder, record)
-                except RecordExists as error:  # by a driver that the lock did not keep out
-                    progress.console.print(f"{error}: made elsewhere meanwhile", soft_wrap=True)
-                else:
-                    line = comparison_line(record, margin=options.margin)
-                    progress.console.print(line, soft_wrap=not console.is_terminal)
-                    records.append(record)
-                    _write_board(folder, run, records, options, progress.console)
-                left.remove(comparison)
-                measured += 1
-                each = (time.monotonic() - began) / measured
-                ahead = str(timedelta(seconds=round(each * len(left))))
-                progress.update(task, left=f"{ahead} left")
-            progress.advance(task)
-
-
-def _write_board(
-    folder: Path, run: "Run", records: list["Record"], options: Options, console: "Console"
-) -> None:
-    """TensorBoard files while the run goes on; at its end come those with corrected verdicts."""
-    try:
-        from bench.board import aggregates, write_board
-        from bench.summary import summarise
-
-        fresh = records if aggregates(run, records) else records[-1:]
-        rows = summarise(fresh, margin=options.margin, target=options.target)
-        write_board(folder, run, fresh, rows)
-    except Exception as error:  # the record is safe, and the run goes on
-        console.print(f"no TensorBoard files: {error}", soft_wrap=True)
-
-
-def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float) -> "Record":
-    from bench.executors import WorkerDied
-    from bench.machine import anonymous
-    from bench.records import Record, utc_now
-    from bench.worker import describe_error, measure
-
-    started = utc_now()
-    try:
-        record: Record = executor.call(measure, comparison, timeout=timeout)
-    except Exception as error:  # whatever it was, it costs this comparison and not the run
-        died = isinstance(error, WorkerDied)
-        cell = comparison.cell
-        record = Record(
-            key=cell.key,
-            cell=cell.recorded,
-            status="failed",
-            reason=anonymous(str(error)) if died else describe_error(error),
-            started=started,
-            ended=utc_now(),
-        )
-    return record
 
 
 def _profile(comparison: "Comparison", folder: Path, options: Options, console: "Console") -> None:
@@ -287,11 +227,13 @@ def _profile(comparison: "Comparison", folder: Path, options: Options, console: 
 
 
 def _show(folder: Path, options: Options, console: "Console") -> int:
+    from bench.places import told_apart
     from bench.records import read_run
     from bench.report import closing_lines, print_table, report_line, verdict_line
     from bench.summary import summarise
 
     run, records, problems = read_run(folder)
+    run, records = told_apart(run, records)
     rows = summarise(records, margin=options.margin, target=options.target)
     print_table(rows, console)
     for record in records:

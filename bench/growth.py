@@ -19,6 +19,7 @@ import tyro
 
 from bench.arms import REFERENCE
 from bench.config import UsageError, usage_error
+from bench.places import told_apart
 from bench.records import BadRecord, Record, read_run
 
 AXES = ("units", "layers", "batch_size", "examples")
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read(folder: Path) -> list[Record]:
     try:
-        return read_run(folder)[1]
+        return told_apart(*read_run(folder)[:2])[1]
     except (BadRecord, OSError) as error:
         raise UsageError(f"growth reads the folders of runs: {error}.") from None
 

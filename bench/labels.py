@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
+from bench.places import kinds_of
 from bench.records import Run
 from bench.summary import Row
 from bench.verdicts import Verdict
@@ -50,12 +51,17 @@ def names(cells: Sequence[dict[str, Any]], *, size: bool = True) -> list[str]:
 
 
 def headline(rows: Sequence[Row], failed: int = 0) -> str:
-    """A run in one sentence: what it says of every arm against the reference.
+    """A run in one sentence: what it says of every arm against the reference, on each machine.
 
     Args:
         rows: From `summarise`.
         failed: Comparisons without a result.
     """
+    machines = dict.fromkeys(row.cell.get("machine") for row in rows if row.verdict)
+    if len(machines) > 1:
+        own = {m: [row for row in rows if row.cell.get("machine") == m] for m in machines}
+        said = " ".join(f"On machine {m}: {headline(its)}" for m, its in own.items())
+        return said + _failed(failed)
     judged = [row for row in rows if row.verdict and row.arm != AGAIN]
     parts = []
     for arm in dict.fromkeys(row.arm for row in judged):
@@ -71,9 +77,11 @@ def headline(rows: Sequence[Row], failed: int = 0) -> str:
             said += f" of {len(words)} cells"
         parts.append(f"{arm} {said}")
     sentence = f"Speed against {REFERENCE}: {'; '.join(parts)}." if parts else "No verdicts."
-    if failed:
-        sentence += f" Failed: {failed} comparison{'s' if failed > 1 else ''}."
-    return sentence
+    return sentence + _failed(failed)
+
+
+def _failed(number: int) -> str:
+    return f" Failed: {number} comparison{'s' if number > 1 else ''}." if number else ""
 
 
 def accuracy_line(rows: Sequence[Row]) -> str:
@@ -94,8 +102,12 @@ def accuracy_line(rows: Sequence[Row]) -> str:
 def target_line(rows: Sequence[Row], target: float) -> str:
     """How long the arms trained to the target accuracy, in one sentence; empty without trainings.
 
-    Medians over the seeds, and their range over the cells.
+    Medians over the seeds, and their range over the cells of each machine.
     """
+    machines = dict.fromkeys(row.cell.get("machine") for row in rows if row.seconds_to_target)
+    if len(machines) > 1:
+        own = {m: [row for row in rows if row.cell.get("machine") == m] for m in machines}
+        return " ".join(f"On machine {m}: {target_line(its, target)}" for m, its in own.items())
     found = []
     for arm in dict.fromkeys(row.arm for row in rows if row.seconds_to_target):
         medians = [row.median_to_target for row in rows if row.arm == arm and row.seconds_to_target]
@@ -142,17 +154,16 @@ def precision_line(rows: Sequence[Row]) -> str:
 
 def provenance(run: Run) -> list[str]:
     """Command, machine and versions of a run, a short text for each."""
-    machine = run.machine
-    cpu, versions = machine["cpu"], machine["versions"]
-    parts = [f"{cpu['model']}, {cpu['usable_cores']} cores"]
-    parts += [str(gpu.get("name")) for gpu in machine.get("gpus", [])]
-    software = {"TensorFlow": "tensorflow", "Keras": "keras", "NumPy": "numpy"}
-    named = [f"{name} {versions[key]}" for name, key in software.items() if key in versions]
-    return [
-        " ".join(run.argv),
-        "; ".join(parts),
-        ", ".join([*named, f"Python {machine['python']}", str(machine["os"])]),
-    ]
+    parts, software = [], []
+    for letter, machine in kinds_of(run.machine).items():
+        cpu, versions = machine["cpu"], machine["versions"]
+        mark = f"{letter}: " if letter else ""
+        parts.append(f"{mark}{cpu['model']}, {cpu['usable_cores']} cores")
+        parts += [str(gpu.get("name")) for gpu in machine.get("gpus", [])]
+        names = {"TensorFlow": "tensorflow", "Keras": "keras", "NumPy": "numpy"}
+        named = [f"{name} {versions[key]}" for name, key in names.items() if key in versions]
+        software.append(", ".join([*named, f"Python {machine['python']}", str(machine["os"])]))
+    return [" ".join(run.argv), "; ".join(parts), "; ".join(dict.fromkeys(software))]
 
 
 def leaf_table(run: Run, row: Row) -> str:

@@ -73,6 +73,7 @@ class Comparison:
     time_cap: float
     builds: int
     order_seed: int
+    accuracy_only: bool = False
 
 
 def make_plan(
@@ -110,7 +111,7 @@ def make_plan(
         name: getattr(options, name)
         for name in (
             *("arms", "layer", "epochs", "seeds"),
-            *("floor", "halfwidth", "time_cap", "builds", "order_seed"),
+            *("floor", "halfwidth", "time_cap", "builds", "order_seed", "accuracy_only"),
         )
     }
     return [Comparison(cell=cell, data_dir=data_dir, **common) for cell in cells]

@@ -16,9 +16,10 @@ from bench.arms import AGAIN, REFERENCE
 from bench.config import UsageError, usage_error
 from bench.families import family_rate
 from bench.labels import headline, place, precision_line, target_line
+from bench.places import UNLIKE, told_apart
 from bench.plan import Cell
 from bench.records import BadRecord, Record, Run, read_run
-from bench.summary import Row, summarise, target_accuracy
+from bench.summary import Row, family_sizes, summarise, target_accuracy
 from bench.verdicts import Ratio
 
 
@@ -46,7 +47,7 @@ def report_line(folder: Path) -> str:
     from bench.board import write_board
     from bench.page import write_report
 
-    run, records, _ = read_run(folder)
+    run, records = told_apart(*read_run(folder)[:2])
     margin, target = run.options.get("margin", 0.02), run.options.get("target")
     write_board(folder, run, records, summarise(records, margin=margin, target=target))
     return f"report: {write_report(folder)}"
@@ -58,6 +59,9 @@ def comparison_line(record: Record, *, margin: float) -> str:
     if record.status == "failed":
         return f"{cell}: failed, {record.reason}"
     rows = {row.arm: row for row in summarise([record], margin=margin)}
+    if not record.order:
+        accuracies = [f"{row.arm} {_percent(row.accuracy, 2) or 'failed'}" for row in rows.values()]
+        return f"{cell}: {', '.join(accuracies)}; not timed"
     parts = [f"{REFERENCE} {_rate(rows[REFERENCE].examples_per_second)}/s"]
     for name, row in rows.items():
         if row.ratio is not None:
@@ -108,12 +112,14 @@ def closing_lines(
 
     target = target_accuracy(run.dataset["name"], run.options.get("target"))
     lines = [target_line(rows, target) if target else "", precision_line(rows)]
-    judged = [row for row in rows if row.verdict and row.arm != AGAIN]
-    if len(judged) > 1:
+    sizes = family_sizes(rows)
+    if sizes and sizes[0] > 1:
         lines.append(
-            f"verdicts are corrected for their number (Holm); uncorrected, {len(judged)} arms "
-            f"equal to {REFERENCE} would give a wrong one in {family_rate(len(judged)):.0%} of runs"
+            f"verdicts are corrected for their number (Holm); uncorrected, {sizes[0]} arms "
+            f"equal to {REFERENCE} would give a wrong one in {family_rate(sizes[0]):.0%} of runs"
         )
+    if len(sizes) > 1:
+        lines.append(UNLIKE)
     if aggregates(run, records):
         lines.append(
             "TensorBoard has one run per arm here, the cells in the tags, and no HParams: with "
@@ -147,13 +153,12 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
 
 
 def _numbers(row: Row) -> tuple[str, ...]:
-    timed = not math.isnan(row.examples_per_second)
     return (
         _rate(row.examples_per_second),
         f"{row.ratio.estimate:.3f}" if row.ratio else "",
         # Not a share of the estimate: the interval need not be symmetric about it.
         _interval(row.ratio) if row.ratio else "",
-        (str(row.verdict) if row.verdict else "") if timed else "failed",
+        str(row.verdict or ("failed" if row.failed else "")),
         _percent(row.accuracy, 2),
         f"{100 * row.difference.estimate:+.2f}" if row.difference else "",
         _percent(row.ceiling, 0),

@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class Row:
         seconds_to_target: Of training until the target accuracy, one of each seed, infinite where
             it was never reached; none without a target.
         flags: What the reader must know before believing the row.
+        failed: The arm raised an error, which is its only flag.
     """
 
     cell: dict[str, Any]
@@ -54,6 +56,7 @@ class Row:
     ceiling: float = math.nan
     seconds_to_target: list[float] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    failed: bool = False
 
     @property
     def median_to_target(self) -> float:
@@ -88,25 +91,33 @@ def summarise(
     """A row for every arm of every record, in their order; the A/A arm is its reference's twin.
 
     Args:
-        records: Of one run: its verdicts are one family, corrected together.
+        records: Of one run: its verdicts are one family, corrected together; with several
+            machines, a family for each (see `bench.places`).
         margin: Practical margin of the verdicts.
         target: Test accuracy whose time to reach is asked for; by default `target_accuracy`'s.
     """
-    family = [(r, name) for r in records for name in r.arms if _compared(r, name)]
-    judged = judge_family(
-        [(r.arms[REFERENCE]["samples"], r.arms[name]["samples"]) for r, name in family],
-        builds=[record_builds(r) for r, _ in family],
-        margin=margin,
-    )
-    verdicts = {
-        (record.key, name): judgement.verdict
-        for (record, name), judgement in zip(family, judged, strict=True)
-    }
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    for machine in dict.fromkeys(record.cell.get("machine") for record in records):
+        own = [record for record in records if record.cell.get("machine") == machine]
+        family = [(r, name) for r in own for name in r.arms if _compared(r, name)]
+        judged = judge_family(
+            [(r.arms[REFERENCE]["samples"], r.arms[name]["samples"]) for r, name in family],
+            builds=[record_builds(r) for r, _ in family],
+            margin=margin,
+        )
+        for (record, name), judgement in zip(family, judged, strict=True):
+            verdicts[record.key, name] = judgement.verdict
     return [
         _row(record, name, verdicts.get((record.key, name)), margin, target)
         for record in records
         for name in record.arms
     ]
+
+
+def family_sizes(rows: Sequence[Row]) -> list[int]:
+    """How many verdicts there are of each machine, those of A/A left out: the largest first."""
+    judged = [row for row in rows if row.verdict and row.arm != AGAIN]
+    return sorted(Counter(row.cell.get("machine") for row in judged).values(), reverse=True)
 
 
 def _compared(record: Record, name: str) -> bool:
@@ -126,7 +137,7 @@ def _row(
 ) -> Row:
     arm, reference = record.arms[name], record.arms.get(REFERENCE, {})
     if "error" in arm:
-        return Row(record.cell, name, flags=[arm["error"]])
+        return Row(record.cell, name, flags=[arm["error"]], failed=True)
     samples, baseline = arm.get("samples", []), reference.get("samples", [])
     ratio = None
     if samples and name != REFERENCE:

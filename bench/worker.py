@@ -115,11 +115,13 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     def build(name: str) -> Any:
         return training_burst(cell.engine, models[name].keras_model, data, cell.batch_size)
 
-    for name in [*names, AGAIN]:
+    for name in names if comparison.accuracy_only else [*names, AGAIN]:
         try:
             model = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
             # A/A is about speed: the reference need not learn the task twice.
             arms[name] = model.train(comparison.epochs, 0 if name == AGAIN else comparison.seeds)
+            if comparison.accuracy_only:
+                continue
             models[name] = model
             bursts[name] = build(name)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import fixedbias
+from bench import node
 from bench.config import parse
 from bench.peers import config as peers
 
@@ -23,6 +24,11 @@ COMMANDS = [
     if line.strip()
 ]
 GRID = [c.removeprefix("python -m bench.grid").strip() for c in COMMANDS if "bench.grid" in c]
+NODES = [
+    command.rpartition("bench.node ")[2].partition("&")[0].strip()
+    for command in COMMANDS
+    if "bench.node" in command
+]
 PEERS = [c.removeprefix("python -m bench.peers").strip() for c in COMMANDS if "bench.peers" in c]
 
 
@@ -43,6 +49,29 @@ def test_the_drivers_commands_are_accepted(arguments, elsewhere):
             parse(shlex.split(arguments))
     else:
         parse(shlex.split(arguments))
+
+
+@pytest.mark.parametrize("arguments", NODES)
+def test_the_commands_of_a_clusters_machine_are_accepted(arguments):
+    assert node.parse(shlex.split(arguments)).host == "127.0.0.1"
+
+
+def test_every_scheduler_that_is_shown_listens_to_this_machine_alone():
+    from distributed.cli.dask_scheduler import main
+
+    shown = [c.removeprefix("dask scheduler") for c in COMMANDS if c.startswith("dask scheduler")]
+    assert shown
+    for arguments in shown:
+        settings = main.make_context("dask scheduler", shlex.split(arguments)).params
+        assert settings["host"] == "127.0.0.1"
+        assert settings["dashboard_address"].startswith("127.0.0.1:")
+
+
+def test_the_preload_that_is_shown_is_there():
+    (slurm,) = (text for text in PYTHON if text.startswith("# slurm.py"))
+    assert re.search(r'"--preload", "bench.node"', slurm)
+    assert callable(node.dask_setup)
+    compile(slurm, "slurm.py", "exec")
 
 
 @pytest.mark.parametrize("arguments", PEERS)

@@ -64,6 +64,8 @@ VALUES: dict[str, st.SearchStrategy] = {
     "results": st.sampled_from(["runs", "/dev/null", "/dev/null/x", "x" * 300]) | TEXT,
     "quick": st.booleans() | TEXT,
     "dry_run": st.booleans() | st.just(1),
+    "accuracy_only": st.booleans() | TEXT,
+    "cluster": st.sampled_from(["tcp://127.0.0.1:1", "tcp://8.8.8.8:1", "tls://a:1"]) | TEXT,
     "halfwidth": REAL,
     "time_cap": REAL,
     "timeout": REAL,
@@ -203,8 +205,8 @@ def test_a_text_in_toml_never_becomes_an_option(tmp_path):
 
 
 CONTRADICTIONS = {
-    "--resume x --layers 3": "--resume takes no other option",
-    "--resume x --dry-run": "--resume takes no other option",
+    "--resume x --layers 3": "--resume takes no other option than --cluster",
+    "--resume x --dry-run": "--resume takes no other option than --cluster",
     "--time-cap 100 --timeout 50": "--timeout must be more than --time-cap",
     "--time-cap 1 --floor 2": "--floor must not be more than --time-cap",
     "--data nonsense": "--data: A dataset must be",

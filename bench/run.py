@@ -1,0 +1,119 @@
+"""The comparisons of a run: each measured once, recorded as it comes in, shown as it goes."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from bench.config import Options
+from bench.executors import Executor, WorkerDied
+from bench.interrupts import Interrupts
+from bench.machine import anonymous
+from bench.plan import Comparison
+from bench.records import Record, RecordExists, Run, read_run, recorded_keys, utc_now, write_record
+from bench.report import comparison_line
+from bench.worker import describe_error
+
+
+def run_plan(
+    plan: list[Comparison],
+    folder: Path,
+    executor: Executor,
+    function: Callable[[Comparison], Record],
+    options: Options,
+    console: Console,
+    interrupts: Interrupts,
+) -> None:
+    """Measures what of a plan has no record yet, and writes the records.
+
+    Args:
+        plan: All comparisons of the run.
+        folder: The run's, with its header.
+        executor: Where they run.
+        function: Measures one.
+        options: Of the run.
+        console: Gets a line for each, and a progress view where it is a terminal.
+        interrupts: End it between two records.
+    """
+    run, records, _ = read_run(folder)
+    done = recorded_keys(folder)
+    left = [comparison for comparison in plan if comparison.cell.key not in done]
+    begun: dict[Comparison, str] = {}
+    with _progress(console) as progress:
+        task = progress.add_task("", total=len(plan), completed=len(plan) - len(left), left="")
+
+        def started(comparison: Comparison) -> None:
+            begun[comparison] = utc_now()
+            progress.update(task, description=str(comparison.cell))
+
+        results = executor.map(function, left, timeout=options.timeout, started=started)
+        began = time.monotonic()
+        for measured in range(1, len(left) + 1):
+            with interrupts.waiting():
+                comparison, future = next(results)
+            record = _record(comparison, future, begun.get(comparison, utc_now()))
+            try:
+                write_record(folder, record)
+            except RecordExists as error:  # by a driver that the lock did not keep out
+                progress.console.print(f"{error}: made elsewhere meanwhile", soft_wrap=True)
+            else:
+                line = comparison_line(record, margin=options.margin)
+                progress.console.print(line, soft_wrap=not console.is_terminal)
+                records.append(record)
+                _write_board(folder, run, records, options, progress.console)
+            each = (time.monotonic() - began) / measured
+            ahead = timedelta(seconds=round(each * (len(left) - measured)))
+            progress.update(task, advance=1, left=f"{ahead} left")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.completed}/{task.total}"),
+        BarColumn(bar_width=10),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        # The rest of the line, cut where the window ends: one line, however long the cell's name.
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+        console=console,
+        transient=True,
+        expand=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _record(comparison: Comparison, future: Future, started: str) -> Record:
+    try:
+        record: Record = future.result()
+    except Exception as error:  # whatever it was, it costs this comparison and not the run
+        died = isinstance(error, WorkerDied)
+        cell = comparison.cell
+        return Record(
+            key=cell.key,
+            cell=cell.recorded,
+            status="failed",
+            reason=anonymous(str(error)) if died else describe_error(error),
+            started=started,
+            ended=utc_now(),
+        )
+    return record
+
+
+def _write_board(
+    folder: Path, run: Run, records: list[Record], options: Options, console: Console
+) -> None:
+    """TensorBoard files while the run goes on; at its end come those with corrected verdicts."""
+    try:
+        from bench.board import aggregates, write_board
+        from bench.summary import summarise
+
+        fresh: list[Any] = records if aggregates(run, records) else records[-1:]
+        rows = summarise(fresh, margin=options.margin, target=options.target)
+        write_board(folder, run, fresh, rows)
+    except Exception as error:  # the record is safe, and the run goes on
+        console.print(f"no TensorBoard files: {error}", soft_wrap=True)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import Options, UsageError, parse, restore, usage_error
+from bench.config import Options, UsageError, check_precisions, parse, restore, usage_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +80,7 @@ def _drive(options: Options, argv: list[str]) -> int:
     if located.notice:
         console.print(located.notice, soft_wrap=True)
     devices = find_devices(options.device)
+    check_precisions(options.precision, devices)
     plan = make_plan(options, devices, located.name, located.data_dir)
     if run is None or options.resume is None:
         folder = open_run(
@@ -242,7 +243,7 @@ def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float
     from bench.executors import WorkerDied
     from bench.machine import anonymous
     from bench.records import Record, utc_now
-    from bench.worker import describe_error, measure
+    from bench.worker import describe_error, measure, ran_out
 
     started = utc_now()
     try:
@@ -258,6 +259,8 @@ def _measure(comparison: "Comparison", executor: "LocalExecutor", timeout: float
             started=started,
             ended=utc_now(),
         )
+    if ran_out(record):  # what still holds memory there would starve the next comparison
+        executor.close()
     return record
 
 

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from bench.arms import AGAIN, REFERENCE
 from bench.config import UsageError, usage_error
 from bench.families import family_rate
-from bench.labels import headline, place, target_line
+from bench.labels import gpu_line, headline, place, target_line
 from bench.plan import Cell
 from bench.records import BadRecord, Record, Run, read_run
 from bench.summary import Row, summarise, target_accuracy
@@ -106,7 +106,7 @@ def closing_lines(
     from bench.board import LEAVES, aggregates, count_leaves
 
     target = target_accuracy(run.dataset["name"], run.options.get("target"))
-    lines = [target_line(rows, target) if target else ""]
+    lines = [target_line(rows, target) if target else "", gpu_line(rows)]
     judged = [row for row in rows if row.verdict and row.arm != AGAIN]
     if len(judged) > 1:
         lines.append(

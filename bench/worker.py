@@ -102,7 +102,9 @@ def measure(comparison: Comparison) -> Record:
 def _measure(comparison: Comparison) -> dict[str, Any]:
     from bench.engines import burst_steps, prepare_data, training_burst
     from bench.models import CellModel
+    from bench.nvml import GpuWatch
     from bench.timing import Session, measure_rounds
+    from bench.usage import PeakMemory, measure_energy
 
     cell = comparison.cell
     data = prepare_data(cell.engine, _dataset(cell.data, comparison.data_dir))
@@ -118,6 +120,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
 
     for name in [*names, AGAIN]:
         model = None
+        memory = PeakMemory(cell.device)
         try:
             model = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
             # A/A is about speed: the reference need not learn the task twice.
@@ -125,6 +128,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             models[name] = model
             bursts[name] = build(name)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
+            arms[name] |= memory.found()
         # Any layer may raise anything, or call sys.exit(): it costs its own arm only.
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             arms[name] = {"error": describe_error(error)}
@@ -142,21 +146,28 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     session = Session({})
     ceiling: dict[str, Any] = {}
     problem, no_ceiling = "", ""
-    if REFERENCE in bursts:
-        try:
-            session = measure_rounds(
-                bursts,
-                reference=REFERENCE,
-                compared=[name for name in bursts if name != REFERENCE],
-                seed=comparison.order_seed,
-                floor=comparison.floor,
-                halfwidth=comparison.halfwidth,
-                cap=comparison.time_cap,
-                rebuild=rebuild if comparison.builds > 1 else None,
-                min_builds=comparison.builds,
-            )
-        except Exception as error:  # the trainings that were done are kept
-            problem = describe_error(error)
+    with GpuWatch(cell.device) as watch:
+        if REFERENCE in bursts:
+            try:
+                session = measure_rounds(
+                    bursts,
+                    reference=REFERENCE,
+                    compared=[name for name in bursts if name != REFERENCE],
+                    seed=comparison.order_seed,
+                    floor=comparison.floor,
+                    halfwidth=comparison.halfwidth,
+                    cap=comparison.time_cap,
+                    rebuild=rebuild if comparison.builds > 1 else None,
+                    min_builds=comparison.builds,
+                    watch=watch,
+                )
+                each = min(1.0, comparison.time_cap / 12)
+                for name in (name for name in bursts if name != AGAIN):
+                    arms[name] |= measure_energy(
+                        bursts[name], watch, repeats=session.repeats, seconds=each
+                    )
+            except Exception as error:  # the trainings that were done are kept
+                problem = describe_error(error)
     if session.order:
         steps = burst_steps(cell.batch_size, data.examples)
         try:
@@ -173,6 +184,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             *([] if task_of(cell.data).classes else ["accuracy is R^2 here: it has no classes"]),
             *(f"{n}: {a['error']}" for n, a in arms.items() if "error" in a),
             *([no_ceiling] if no_ceiling else []),
+            *([watch.note] if watch.note else []),
+            *_held_back_rounds(session),
         ],
         "problem": problem,
         "extra": {
@@ -180,11 +193,22 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             "examples": data.examples,
             "repeats": session.repeats,
             "short_rounds": session.short_rounds,
+            "retaken_rounds": session.retaken_rounds,
+            "held_back_rounds": session.held_back_rounds,
+            "held_back_by": session.held_back_by,
             "rounds_missing": session.rounds_missing,
             "timing_seconds": session.seconds,
             "ceiling": ceiling,
         },
     }
+
+
+def _held_back_rounds(session: Any) -> list[str]:
+    if not session.held_back_by:
+        return []
+    reasons = ", ".join(session.held_back_by)
+    counts = f"{session.retaken_rounds} rounds taken again, {session.held_back_rounds} kept"
+    return [f"the GPU was held back ({reasons}): {counts}"]
 
 
 _OUT_OF_MEMORY = "out of memory on the device, "

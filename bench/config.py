@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bench.arms import find_arm, user_arms
-from bench.memory import estimate_bytes, free_bytes
+from bench.memory import estimate_parts, lacking
 from bench.tasks import task_of
 from fixedbias.biases import bias_values
 from fixedbias.by_hand import ACTIVATIONS
@@ -24,7 +24,7 @@ Engine = Literal["compiled", "fit", "fit-xla", "plain"]
 Task = Literal["images", "line", "half-plane", "odd"]
 Loss = Literal["auto", "cross-entropy", "sum-of-squares", "hinge", "huber"]
 Norm = Literal["none", "layer"]
-Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+Precision = Literal["float32", "tf32", "mixed_float16", "mixed_bfloat16"]
 
 
 class UsageError(Exception):
@@ -66,7 +66,9 @@ class Options:
     """What drives training: compiled (whole epochs inside XLA), fit (Keras, XLA off), fit-xla,
     plain (a loop by hand, XLA off)."""
     precision: tuple[Precision, ...] = ("float32",)
-    """Precision policies, a cell for each; for their ratio ask --arms dense@mixed_bfloat16."""
+    """Precision policies, a cell for each; for their ratio ask --arms dense@mixed_bfloat16. float32
+    means IEEE float32, and tf32 that a GPU may round the operands of its products to
+    TensorFloat-32."""
     bias: tuple[str, ...] = ("constant",)
     """Bias presets: zeros, constant, ramp, linspace, uniform, normal, decreasing or file:PATH,
     with settings as in constant:value=0.5."""
@@ -255,6 +257,7 @@ def _check(options: Options) -> None:
             "--target must be an accuracy between 0 and 1, such as 0.97. "
             f"Received: {options.target}."
         )
+    check_precisions(options.precision, [options.device])
     for arm in options.arms:
         try:
             find_arm(arm)
@@ -315,19 +318,19 @@ def _check_cluster(options: Options) -> None:
 def _check_memory(options: Options, examples: int) -> None:
     """Refuses what will not fit, before anything of it is allocated."""
     layers, units, batch_size = max(options.layers), max(options.units), max(options.batch_size)
-    needed = estimate_bytes(
+    host, on_device = estimate_parts(
         layers=layers,
         units=units,
         batch_size=batch_size,
         arms=len(options.arms) + len(user_arms(options.layer)),
         examples=examples,
     )
-    free = free_bytes(options.device)
-    if needed > free:
+    if found := lacking(options.device, host, on_device):
+        whose, needed, free = found
         raise UsageError(
             f"--layers {layers} --units {units} --batch-size {batch_size} would need about "
-            f"{needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free: ask for "
-            "less, or insist with --force."
+            f"{needed / 2**30:,.1f} GiB of memory on {whose}, and {free / 2**30:,.1f} GiB are "
+            "free: ask for less, or insist with --force."
         )
 
 
@@ -368,6 +371,15 @@ def check_values(options: Any) -> None:
 
 # Options that may be empty or below 1.
 _ANY = ("layer", "order_seed")
+
+
+def check_precisions(precisions: Sequence[str], devices: Sequence[str]) -> None:
+    """Refuses TensorFloat-32 where there is none: such a cell would be float32 by another name."""
+    if "tf32" in precisions and {"cpu", "all"} & {*devices}:
+        raise UsageError(
+            "--precision tf32 is for GPUs, a CPU has no TensorFloat-32: use --device gpu, or leave "
+            f"it out. Received: {_words(devices)}."
+        )
 
 
 def check_device(device: str) -> None:

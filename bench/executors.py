@@ -13,11 +13,9 @@ from typing import Any, Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from bench.worker import start_worker
+from bench.worker import ran_out, start_worker
 
 COMPARISONS_PER_WORKER = 4
-"""TensorFlow keeps every program that it compiled, some 10 MB each, for as long as the process
-lives, and a comparison compiles dozens."""
 
 
 class WorkerDied(Exception):
@@ -62,10 +60,17 @@ class LocalExecutor:
     Args:
         log: File that gets what the worker would print: TensorFlow's messages, a crash's trace.
         max_calls: Calls after which the worker is replaced; 0 is never.
+        spent: Says of a result that its worker is to be replaced.
     """
 
-    def __init__(self, log: str | Path = os.devnull, *, max_calls: int = 0) -> None:
-        self._log, self._max_calls = str(log), max_calls
+    def __init__(
+        self,
+        log: str | Path = os.devnull,
+        *,
+        max_calls: int = 0,
+        spent: Callable[[Any], bool] = lambda result: False,
+    ) -> None:
+        self._log, self._max_calls, self._spent = str(log), max_calls, spent
         self._pool: ProcessPool | None = None
 
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = None) -> Any:
@@ -120,7 +125,10 @@ class LocalExecutor:
             raise WorkerDied(_cause(raised.exitcode))
         if raised is not None and not isinstance(raised, Exception):
             raise WorkerDied(f"its worker process raised {type(raised).__name__}")
-        return future.result()
+        result = future.result()
+        if self._spent(result):
+            self.close()
+        return result
 
     def _new_pool(self) -> ProcessPool:
         _start_tracker()
@@ -151,6 +159,16 @@ class LocalExecutor:
         tb: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def comparison_executor(log: str | Path) -> LocalExecutor:
+    """One worker process for comparisons, replaced as often as they ask for it.
+
+    TensorFlow keeps every program that it compiled, some 10 MB each, for as long as the process
+    lives, and a comparison compiles dozens. After one that ran out of a device's memory, what still
+    holds some would starve the next.
+    """
+    return LocalExecutor(log, max_calls=COMPARISONS_PER_WORKER, spent=ran_out)
 
 
 def _start_tracker() -> None:

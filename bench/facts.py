@@ -92,13 +92,16 @@ def troubles(
 _NUMBERS = (
     "Ratio: speed over that of dense, with its 95 % interval. Difference: test accuracy minus that "
     "of dense, in percentage points, with its 95 % interval over the seeds. Ceiling: share of the "
-    "speed of the bare matrix products."
+    "speed of the bare matrix products. GPU MiB: the arm's memory there at its peak, the data "
+    "apart; J for 1,000: energy of the GPU for as many examples."
 )
 
 
 def _numbers(records: Sequence[Record], rows: Sequence[Row], target: float | None) -> Table:
     head = ["cell", "arm", "examples/s", "ratio", "interval", "verdict", "accuracy", "difference"]
     head += [f"seconds to {target:.4g}"] if target else []
+    on_gpu = any(row.device_bytes >= 0 or row.joules >= 0 for row in rows)
+    head += ["GPU MiB", "J for 1,000"] if on_gpu else []
     head += ["ceiling", "compile s", "parameters", "trained"]
     cells = dict(zip([r.key for r in records], names([r.cell for r in records]), strict=True))
     body = []
@@ -116,6 +119,11 @@ def _numbers(records: Sequence[Record], rows: Sequence[Row], target: float | Non
                 _difference(row),
             ]
             line += [_number(row.median_to_target, "{:.2f}")] if target else []
+            if on_gpu:
+                line += [
+                    _number(row.device_bytes / 2**20, "{:,.0f}"),
+                    _number(1000 * row.joules, "{:.2g}"),
+                ]
             line += [
                 _number(100 * row.ceiling, "{:.0f} %"),
                 _number(arm.get("compile_seconds", math.nan), "{:.2f}"),

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import Options, UsageError, parse, restore, usage_error
+from bench.config import Options, UsageError, check_precisions, parse, restore, usage_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def _drive(options: Options, argv: list[str]) -> int:
     from rich.console import Console
 
     from bench.devices import find_devices
-    from bench.executors import COMPARISONS_PER_WORKER, LocalExecutor, RunStopped
+    from bench.executors import RunStopped, comparison_executor
     from bench.interrupts import Interrupted, catch_signals
     from bench.locks import RunIsBusy, lock_run
     from bench.node import measure_there
@@ -84,6 +84,7 @@ def _drive(options: Options, argv: list[str]) -> int:
     if located.notice:
         console.print(located.notice, soft_wrap=True)
     devices = cluster.devices(options.device) if cluster else find_devices(options.device)
+    check_precisions(options.precision, devices)
     plan = make_plan(options, devices, located.name, located.data_dir)
     if run is None or options.resume is None:
         folder = open_run(
@@ -109,8 +110,7 @@ def _drive(options: Options, argv: list[str]) -> int:
         with (
             catch_signals() as interrupts,
             lock_run(folder),
-            cluster
-            or LocalExecutor(folder / "worker.log", max_calls=COMPARISONS_PER_WORKER) as executor,
+            cluster or comparison_executor(folder / "worker.log") as executor,
         ):
             function = measure_there if cluster else measure
             try:

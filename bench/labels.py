@@ -152,6 +152,27 @@ def precision_line(rows: Sequence[Row]) -> str:
     return f"Precision: {'; '.join(found)}." if found else ""
 
 
+def gpu_line(rows: Sequence[Row]) -> str:
+    """Peak GPU memory and energy of the arms in one sentence, ranges over the cells; else empty.
+
+    >>> gpu_line([Row({}, "dense", device_bytes=3 * 2**20, joules=4e-5)])
+    'GPU memory at its peak, and energy for 1,000 examples: dense 3 MiB, 0.04 J.'
+    """
+    found = []
+    for arm in dict.fromkeys(row.arm for row in rows):
+        own = [row for row in rows if row.arm == arm]
+        mebibytes = sorted(r.device_bytes / 2**20 for r in own if r.device_bytes >= 0)
+        joules = sorted(1000 * r.joules for r in own if r.joules >= 0)
+        said = []
+        for values, form, unit in ((mebibytes, ",.0f", "MiB"), (joules, ".2g", "J")):
+            texts = list(dict.fromkeys(f"{v:{form}}" for v in (values[:1] + values[-1:])))
+            said += [f"{' to '.join(texts)} {unit}"] if texts else []
+        found += [f"{arm} {', '.join(said)}"] if said else []
+    if not found:
+        return ""
+    return f"GPU memory at its peak, and energy for 1,000 examples: {'; '.join(found)}."
+
+
 def provenance(run: Run) -> list[str]:
     """Command, machine and versions of a run, a short text for each."""
     parts, software = [], []
@@ -181,6 +202,10 @@ def leaf_table(run: Run, row: Row) -> str:
         facts["training examples/s"] = f"{row.examples_per_second:,.0f}"
     if row.ceiling > 0:
         facts["share of the ceiling"] = f"{row.ceiling:.0%}"
+    if row.device_bytes >= 0:
+        facts["GPU memory at its peak"] = f"{row.device_bytes / 2**20:,.0f} MiB"
+    if row.joules >= 0:
+        facts["GPU energy for 1,000 examples"] = f"{1000 * row.joules:.2g} J"
     if row.accuracy >= 0:
         facts["test accuracy, mean of seeds"] = f"{row.accuracy:.2%}"
     if row.difference:

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from bench.nvml import HARMLESS, each_gpu, gpu_facts, gpu_state
 
 # One name to a line would fill the screen.
 # fmt: off
@@ -39,14 +40,7 @@ FLAGS = (
     "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_THREAD_TIMEOUT",
     "ONEDNN_MAX_CPU_ISA", "LD_PRELOAD", "MALLOC_ARENA_MAX",
 )
-# Why GPU clocks are where they are, in the order of NVML's bits.
-_CLOCK_REASONS = (
-    "gpu_idle", "applications_clocks_setting", "sw_power_cap", "hw_slowdown", "sync_boost",
-    "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown",
-    "display_clock_setting", "board_limit", "reliability",
-)
 # fmt: on
-_HARMLESS = {"gpu_idle", "applications_clocks_setting", "display_clock_setting"}
 
 
 def describe_machine() -> dict[str, Any]:
@@ -61,7 +55,7 @@ def describe_machine() -> dict[str, Any]:
     ['architecture', 'cpu', 'flags', 'gpu_note', 'gpus', 'id', 'memory_bytes', 'os', 'python',
      'versions']
     """
-    gpus, gpu_note = _each_gpu(_gpu_facts)
+    gpus, gpu_note = each_gpu(gpu_facts)
     frequency = _try(psutil.cpu_freq)
     quota = _cgroup("cpu.max", r"^(\d+) (\d+)")
     cpu = {
@@ -106,7 +100,7 @@ def read_state() -> dict[str, Any]:
     3
     """
     cores = [core.current for core in _try(psutil.cpu_freq, True) or []]
-    gpus, gpu_note = _each_gpu(_gpu_state)
+    gpus, gpu_note = each_gpu(gpu_state)
     counts = _read_all("cpu*/thermal_throttle/core_throttle_count")
     stopped = _cgroup("cpu.stat", r"throttled_usec (\d+)")
     return {
@@ -153,7 +147,7 @@ def held_back(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         notes.append(f"CPU cores throttled {heat} times by heat")
     for old, new in zip(before.get("gpus", ()), after.get("gpus", ()), strict=False):
         gpu = f"GPU {new['index']}"
-        both = {*(old.get("clock_reasons") or ()), *(new.get("clock_reasons") or ())} - _HARMLESS
+        both = {*(old.get("clock_reasons") or ()), *(new.get("clock_reasons") or ())} - HARMLESS
         if both:
             notes.append(f"{gpu} clocks lowered ({', '.join(sorted(both))})")
         compare("power_held_seconds", f"{gpu} held back by its power limit", old, new)
@@ -264,84 +258,3 @@ def _cgroup(file: str, pattern: str) -> re.Match[str] | None:
     """``pattern`` in a file of the control group (version 2) that this process is in."""
     own = re.search(r"^0::/(.*)$", _read("/proc/self/cgroup") or "", re.MULTILINE)
     return re.search(pattern, _read(Path("/sys/fs/cgroup", own[1], file)) or "") if own else None
-
-
-def _each_gpu(
-    read: Callable[[Any, Any], dict[str, Any]],
-) -> tuple[list[dict[str, Any]], str | None]:
-    """``read(ask, handle)`` of every GPU, and a note where NVML is absent or fails."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception as error:
-        return [], f"NVML not available: {type(error).__name__}: {error}"
-
-    def ask(function: str, *args: Any, scale: float | None = None) -> Any:
-        value = _try(lambda: getattr(pynvml, function)(*args))
-        if isinstance(value, bytes):
-            return value.decode()
-        return value / scale if value is not None and scale else value
-
-    try:
-        return [
-            {"index": i} | read(ask, handle)
-            if (handle := ask("nvmlDeviceGetHandleByIndex", i)) is not None
-            else {"index": i, "note": "no answer from this GPU"}
-            for i in range(pynvml.nvmlDeviceGetCount())
-        ], None
-    except Exception as error:
-        return [], f"NVML failed: {type(error).__name__}: {error}"
-    finally:
-        with suppress(Exception):
-            pynvml.nvmlShutdown()
-
-
-# NVML's numbers for these, fixed by its C interface, so that nothing hangs on a name in pynvml.
-_SM, _MEMORY = 1, 2
-_POWER, _THERMAL = 0, 1
-
-
-def _gpu_facts(ask: Any, gpu: Any) -> dict[str, Any]:
-    capability = ask("nvmlDeviceGetCudaComputeCapability", gpu)
-    cuda = ask("nvmlSystemGetCudaDriverVersion")
-    return {
-        "name": ask("nvmlDeviceGetName", gpu),
-        "driver": ask("nvmlSystemGetDriverVersion"),
-        "driver_cuda": f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
-        "memory_bytes": getattr(ask("nvmlDeviceGetMemoryInfo", gpu), "total", None),
-        "compute_capability": "{}.{}".format(*capability) if capability else None,
-        "max_sm_mhz": ask("nvmlDeviceGetMaxClockInfo", gpu, _SM),
-        "max_memory_mhz": ask("nvmlDeviceGetMaxClockInfo", gpu, _MEMORY),
-        "power_limit_watts": ask("nvmlDeviceGetPowerManagementLimit", gpu, scale=1e3),
-    }
-
-
-def _gpu_state(ask: Any, gpu: Any) -> dict[str, Any]:
-    def held(policy: int) -> float | None:
-        status = ask("nvmlDeviceGetViolationStatus", gpu, policy)
-        return _try(lambda: status.violationTime / 1e9)
-
-    def either(new: str, old: str, *args: Any) -> Any:
-        # Renamed functions: old drivers lack the new one, CUDA 14 drops the old one.
-        value = ask(new, gpu, *args)
-        return ask(old, gpu, *args) if value is None else value
-
-    name = "nvmlDeviceGetCurrentClocks{}Reasons"
-    reasons = either(name.format("Event"), name.format("Throttle"))
-    return {
-        "temperature_c": either("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature", 0),
-        "sm_mhz": ask("nvmlDeviceGetClockInfo", gpu, _SM),
-        "memory_mhz": ask("nvmlDeviceGetClockInfo", gpu, _MEMORY),
-        "clock_reasons": None if reasons is None else _bit_names(reasons),
-        "power_held_seconds": held(_POWER),
-        "heat_held_seconds": held(_THERMAL),
-        "power_watts": ask("nvmlDeviceGetPowerUsage", gpu, scale=1e3),
-        "energy_mj": ask("nvmlDeviceGetTotalEnergyConsumption", gpu),
-        "utilisation_percent": getattr(ask("nvmlDeviceGetUtilizationRates", gpu), "gpu", None),
-    }
-
-
-def _bit_names(bits: int) -> list[str]:
-    known = dict(enumerate(_CLOCK_REASONS))
-    return [known.get(n, hex(1 << n)) for n in range(bits.bit_length()) if bits >> n & 1]

@@ -15,7 +15,24 @@ _PIXELS = 784
 
 
 def estimate_bytes(*, layers: int, units: int, batch_size: int, arms: int, examples: int) -> int:
-    """About the peak memory of one comparison's worker, in bytes; float32, Adam.
+    """About the peak memory of one comparison's worker on a CPU, in bytes; float32, Adam.
+
+    Example:
+
+    >>> estimate_bytes(layers=3, units=10**9, batch_size=32, arms=3, examples=60_000) > 2**64
+    True
+    """
+    return sum(
+        estimate_parts(
+            layers=layers, units=units, batch_size=batch_size, arms=arms, examples=examples
+        )
+    )
+
+
+def estimate_parts(
+    *, layers: int, units: int, batch_size: int, arms: int, examples: int
+) -> tuple[int, int]:
+    """The same in two parts: what stays with the host, and what a GPU has to hold if one is used.
 
     Every arm, the A/A arm among them, keeps kernels and biases, Adam's two moments, and its
     optimizer's start on the host; one arm at a time also has gradients, a second network to start
@@ -27,10 +44,9 @@ def estimate_bytes(*, layers: int, units: int, batch_size: int, arms: int, examp
         arms: How many compete, the A/A arm not counted.
         examples: Training images.
 
-    Example:
-
-    >>> estimate_bytes(layers=3, units=10**9, batch_size=32, arms=3, examples=60_000) > 2**64
-    True
+    Returns:
+        Bytes of the host and of the device. The parts on a GPU are those that the code puts there;
+        their sum was measured, on a CPU, and they were not.
     """
     hidden = layers - 1
     last = units if hidden else _PIXELS
@@ -38,21 +54,42 @@ def estimate_bytes(*, layers: int, units: int, batch_size: int, arms: int, examp
     parameters += _PIXELS * units + max(0, hidden - 1) * units * units if hidden else 0
     batch = max(min(batch_size, examples), min(1000, examples))  # 1000 to validate with
     activations = batch * (2 * _PIXELS + 4 * hidden * units)
-    return (
-        _BASE
-        + _PER_LAYER * layers * (arms + 1)
-        + 4 * parameters * (6 * (arms + 1) + 8)
-        + 12 * activations
-        + 4 * _PIXELS * examples
-    )
+    starts = 8 * parameters * (arms + 1)  # Adam's moments as every arm began with them
+    host = _BASE + _PER_LAYER * layers * (arms + 1) + starts + _PIXELS * examples
+    device = 4 * parameters * (4 * (arms + 1) + 8) + 12 * activations + 3 * _PIXELS * examples
+    return host, device
+
+
+def lacking(device: str, host: int, on_device: int) -> tuple[str, int, int] | None:
+    """Whose memory is too small: its name, the bytes needed and the bytes free; None if none is.
+
+    Args:
+        device: As `--device` has it.
+        host: Bytes that the host must hold in any case.
+        on_device: Bytes that the device must hold; on a CPU that is the host too.
+
+    Example:
+
+    >>> lacking("cpu", 0, 2**70)[:2]
+    ('the host', 1180591620717411303424)
+    """
+    free, gpus = free_bytes("cpu"), [] if device == "cpu" else gpu_free()
+    if not gpus or device == "all":
+        host += on_device  # in the host at one time or another
+    if host > free:
+        return "the host", host, free
+    # By number only where it is sure which one that is; else the one with most room.
+    if gpus and on_device > max(gpus):
+        return "the GPU", on_device, max(gpus)
+    return None
 
 
 def free_bytes(device: str) -> int:
     """Memory that is free for a comparison on this device, in bytes.
 
     Args:
-        device: As `--device` has it. For `gpu` and `auto` it is that of the GPU with the most
-            free memory, where NVML shows one; else the host's, or what its control group leaves.
+        device: `cpu` is the host's, or what its control group leaves. For the others it is that of
+            the GPU with the most free memory, where NVML shows one; `all` is the least of both.
 
     Example:
 
@@ -60,9 +97,7 @@ def free_bytes(device: str) -> int:
     True
     """
     host = min([int(psutil.virtual_memory().available), *_cgroup_free()])
-    if device == "cpu":
-        return host
-    gpus = _gpu_free()
+    gpus = [] if device == "cpu" else gpu_free()
     if not gpus:
         return host
     return min(host, max(gpus)) if device == "all" else max(gpus)
@@ -95,7 +130,8 @@ def _lines(file: str | Path) -> list[str]:
     return []
 
 
-def _gpu_free() -> list[int]:
+def gpu_free() -> list[int]:
+    """Bytes free on every GPU that the driver shows; none without NVML."""
     with suppress(Exception):  # no NVML, no driver, no GPU
         import pynvml
 

@@ -139,7 +139,7 @@ def dask_setup(worker: Any) -> None:
     """Dask's hook for a preload: claims cores or a GPU for this worker, or ends it."""
     global _node
     from bench.claims import ClaimError, claim
-    from bench.executors import COMPARISONS_PER_WORKER, LocalExecutor
+    from bench.executors import comparison_executor
 
     kinds = [kind for kind in ("cpu", "gpu") if kind in worker.state.total_resources]
     cores = os.environ.get("FIXEDBIAS_CORES", "")
@@ -159,7 +159,7 @@ def dask_setup(worker: Any) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     # A nanny starts its worker as a daemon, which may have no children.
     multiprocessing.current_process().daemon = False
-    _node = _Node(claimed, LocalExecutor("/dev/stderr", max_calls=COMPARISONS_PER_WORKER))
+    _node = _Node(claimed, comparison_executor("/dev/stderr"))
     what = f"cores {', '.join(map(str, claimed.cores))}"
     what += f" and GPU {claimed.gpu}" if claimed.gpu is not None else ""
     print(f"bench.node: owns {what}; records call this host {host_name()}", flush=True)

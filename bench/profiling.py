@@ -29,16 +29,15 @@ def profile_arm(comparison: Comparison, arm: str, folder: str) -> list[dict[str,
     Returns:
         The operations that took longest: `name`, `count` and `seconds`, all steps together.
     """
-    import keras
     import tensorflow as tf
 
     from bench.engines import prepare_data, training_burst
     from bench.models import CellModel
+    from bench.runtime import set_precision
     from fixedbias.datasets import load_dataset
 
     cell = comparison.cell
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    keras.config.set_dtype_policy(cell.precision)
+    set_precision(cell.precision)
     session = Path(folder, "plugins", "profile")
     # TensorBoard would go on to serve what it derived from an older trace of this name.
     shutil.rmtree(session, ignore_errors=True)

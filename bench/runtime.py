@@ -5,7 +5,36 @@ TensorFlow turns on by itself on GPUs that have it. XLA is on or off by the engi
 """
 
 import os
+import re
 from typing import Any
+
+
+def set_precision(precision: str) -> dict[str, Any]:
+    """Sets Keras and TensorFlow up for a cell's precision. For workers only.
+
+    Args:
+        precision: A Keras policy, or `tf32`: the policy float32, its products on a GPU in
+            TensorFloat-32.
+
+    Returns:
+        As `set_up`.
+    """
+    import keras
+
+    keras.config.set_dtype_policy("float32" if precision == "tf32" else precision)
+    return set_up(tf32=precision == "tf32")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no memory left, as TensorFlow's allocator, XLA or CUDA say it.
+
+    >>> ran_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"))
+    True
+    """
+    words = "RESOURCE_EXHAUSTED|out of memory|OOM when allocating"
+    return type(error).__name__ == "ResourceExhaustedError" or bool(
+        re.search(words, str(error), re.IGNORECASE)
+    )
 
 
 def set_up(*, tf32: bool) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Row:
         accuracy: Mean test accuracy over the seeds, a share.
         difference: Accuracy minus the reference's, paired by seed, a share.
         ceiling: Share of the rate of the bare matrix products, NaN if that was not measured.
+        device_bytes: Peak of the GPU memory that the arm took, the data apart; NaN on a CPU.
+        joules: Energy of the GPU for an example, in joules; NaN where it is not counted.
         seconds_to_target: Of training until the target accuracy, one of each seed, infinite where
             it was never reached; none without a target.
         flags: What the reader must know before believing the row.
@@ -54,6 +56,8 @@ class Row:
     accuracy: float = math.nan
     difference: Difference | None = None
     ceiling: float = math.nan
+    device_bytes: float = math.nan
+    joules: float = math.nan
     seconds_to_target: list[float] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     failed: bool = False
@@ -159,6 +163,8 @@ def _row(
         accuracy=statistics.fmean(accuracies) if accuracies else math.nan,
         difference=_difference(reference.get("accuracies", []), accuracies, name),
         ceiling=_ceiling(record, ratio),
+        device_bytes=arm.get("device_peak_bytes", math.nan),
+        joules=arm.get("joules_per_example", math.nan),
         seconds_to_target=[seconds_to(h, goal) for h in arm.get("histories", []) if goal],
         flags=failures + _doubts(arm, ratio, name, record.cell["data"]),
     )

@@ -21,6 +21,7 @@ from bench.verdicts import paired_ratio, rounds_needed
 
 # Rounds between two looks at the precision, and at least so many of every build.
 _ROUNDS, _ROUNDS_PER_BUILD = 5, 10
+_RETAKES = 3
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Burst:
         return clock() - begin
 
 
+class Watch(Protocol):
+    """Tells whether a round was measured on a device that something slowed down."""
+
+    def begin(self) -> None: ...
+
+    def held_back(self) -> list[str]: ...
+
+
 class Sampled(Protocol):
     """What a round can time: a `Burst`, or one that runs in another process."""
 
@@ -65,8 +74,10 @@ class Session:
     `samples` holds seconds per example, one per round and arm; `order` the arms of every round as
     they were timed; `builds` the first round of every build of the arms. `repeats` is the launches
     in a sample at the end, `short_rounds` the rounds that were thrown away because a sample in them
-    was shorter than the floor. `stop` is `"precision"` or `"time"`; `rounds_missing` estimates how
-    many more rounds `"precision"` would have taken.
+    was shorter than the floor. Of the rounds in which the device was held back, for the reasons in
+    `held_back_by`, `retaken_rounds` were thrown away and `held_back_rounds` kept. `stop` is
+    `"precision"` or `"time"`; `rounds_missing` estimates how many more rounds `"precision"` would
+    have taken.
     """
 
     samples: dict[str, list[float]]
@@ -74,6 +85,9 @@ class Session:
     builds: list[int] = field(default_factory=lambda: [0])
     repeats: int = 1
     short_rounds: int = 0
+    retaken_rounds: int = 0
+    held_back_rounds: int = 0
+    held_back_by: list[str] = field(default_factory=list)
     stop: str = ""
     rounds_missing: int = 0
     seconds: float = 0.0
@@ -92,6 +106,7 @@ def measure_rounds(
     rebuild: Callable[[], Mapping[str, Sampled]] | None = None,
     min_builds: int = 1,
     least_rounds: int = 1,
+    watch: Watch | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Session:
     """Times all arms in interleaved rounds until their ratios are known well enough.
@@ -112,6 +127,9 @@ def measure_rounds(
             more, once they have taken as long as building did. By default nothing is built again.
         min_builds: Builds before precision is looked at.
         least_rounds: Rounds that are measured whatever the cap.
+        watch: Asked before and after every round. One in which the device was held back is taken
+            again, at most three times in a row: what does not pass is how this work runs there, as
+            large products do at the power limit, and is kept and counted.
         clock: Gives seconds.
 
     Returns:
@@ -127,13 +145,24 @@ def measure_rounds(
     session = Session({name: [] for name in bursts})
     shuffle = random.Random(seed).shuffle
     names, started, building = list(bursts), clock(), 0.0
+    patience = _RETAKES
     block = _ROUNDS if rebuild is None else _ROUNDS_PER_BUILD
     with _collector_off():
         while not session.stop:
             begun, rounds = clock(), 0
             while rounds < block or clock() - begun < building:
                 shuffle(names)
-                rounds += _round(session, names, bursts, floor, clock)
+                seconds, reasons = _sample(session, names, bursts, watch, clock)
+                if min(seconds.values()) < floor:
+                    session.short_rounds += 1
+                    session.repeats *= 2
+                elif reasons and patience:
+                    session.retaken_rounds += 1
+                    patience -= 1
+                else:
+                    patience = patience if reasons else _RETAKES
+                    _keep(session, bursts, names, seconds, reasons)
+                    rounds += 1
                 if len(session.order) >= least_rounds and clock() - started >= cap:
                     break
             now = clock()
@@ -166,23 +195,34 @@ def _collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def _round(
+def _sample(
     session: Session,
     names: list[str],
     bursts: Mapping[str, Sampled],
-    floor: float,
+    watch: Watch | None,
     clock: Callable[[], float],
-) -> int:
-    """Times every arm once, in the order of `names`; returns how many rounds that made, 1 or 0."""
+) -> tuple[dict[str, float], list[str]]:
+    """Times every arm once, in the order of `names`: seconds, and why the device was held back."""
+    if watch is None:
+        return {name: bursts[name].sample(session.repeats, clock) for name in names}, []
+    watch.begin()
     seconds = {name: bursts[name].sample(session.repeats, clock) for name in names}
-    if min(seconds.values()) < floor:
-        session.short_rounds += 1
-        session.repeats *= 2
-        return 0
+    reasons = watch.held_back()
+    session.held_back_by = sorted({*session.held_back_by, *reasons})
+    return seconds, reasons
+
+
+def _keep(
+    session: Session,
+    bursts: Mapping[str, Sampled],
+    names: list[str],
+    seconds: dict[str, float],
+    reasons: list[str],
+) -> None:
     session.order.append(list(names))
+    session.held_back_rounds += bool(reasons)
     for name, duration in seconds.items():
         session.samples[name].append(duration / (session.repeats * bursts[name].examples))
-    return 1
 
 
 def _missing(session: Session, reference: str, compared: list[str], halfwidth: float) -> int:

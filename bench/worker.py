@@ -1,5 +1,6 @@
 """One comparison, measured in a process of its own."""
 
+import gc
 import math
 import os
 import random
@@ -70,6 +71,7 @@ def measure(comparison: Comparison) -> Record:
     import tensorflow as tf
 
     from bench.machine import held_back, process_memory, read_state, thread_settings
+    from bench.runtime import set_precision
 
     cell = comparison.cell
     begun = time.perf_counter()
@@ -79,21 +81,21 @@ def measure(comparison: Comparison) -> Record:
         "started": utc_now(),
         "before": read_state(),
     }
-    # Float32 means IEEE float32: TensorFloat-32 would round the operands of every product.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    keras.config.set_dtype_policy(cell.precision)
+    runtime = set_precision(cell.precision)
     with tf.device(cell.device):
         found = _measure(comparison)
+    problem = found.pop("problem")
     record |= found
     record["after"] = read_state()
     record["notes"] = [*found["notes"], *held_back(record["before"], record["after"])]
     record["extra"] |= {
+        "runtime": runtime,
         "threads": thread_settings(),
         "peak_memory_bytes": process_memory(),
         "seconds": time.perf_counter() - begun,
     }
     keras.backend.clear_session()
-    failure = found["arms"][REFERENCE].get("error", "")
+    failure = found["arms"][REFERENCE].get("error", "") or problem
     status = {"status": "failed", "reason": failure} if failure else {"status": "ok", "reason": ""}
     return Record(**record | status, ended=utc_now())
 
@@ -101,7 +103,9 @@ def measure(comparison: Comparison) -> Record:
 def _measure(comparison: Comparison) -> dict[str, Any]:
     from bench.engines import burst_steps, prepare_data, training_burst
     from bench.models import CellModel
+    from bench.nvml import GpuWatch
     from bench.timing import Session, measure_rounds
+    from bench.usage import PeakMemory, measure_energy
 
     cell = comparison.cell
     data = prepare_data(cell.engine, _dataset(cell.data, comparison.data_dir))
@@ -116,6 +120,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         return training_burst(cell.engine, models[name].keras_model, data, cell.batch_size)
 
     for name in names if comparison.accuracy_only else [*names, AGAIN]:
+        model = None
+        memory = PeakMemory(cell.device)
         try:
             model = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
             # A/A is about speed: the reference need not learn the task twice.
@@ -125,10 +131,14 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             models[name] = model
             bursts[name] = build(name)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
+            arms[name] |= memory.found()
         # Any layer may raise anything, or call sys.exit(): it costs its own arm only.
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             arms[name] = {"error": describe_error(error)}
             bursts.pop(name, None)
+            models.pop(name, None)
+            model = None
+            gc.collect()  # what it held on the device is the next arm's to use
 
     shuffle = random.Random(comparison.order_seed).shuffle
 
@@ -142,20 +152,35 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
 
     session = Session({})
     ceiling: dict[str, Any] = {}
-    if REFERENCE in bursts:
-        session = measure_rounds(
-            bursts,
-            reference=REFERENCE,
-            compared=[name for name in bursts if name != REFERENCE],
-            seed=comparison.order_seed,
-            floor=comparison.floor,
-            halfwidth=comparison.halfwidth,
-            cap=comparison.time_cap,
-            rebuild=rebuild if comparison.builds > 1 else None,
-            min_builds=comparison.builds,
-        )
+    problem, no_ceiling = "", ""
+    with GpuWatch(cell.device) as watch:
+        if REFERENCE in bursts:
+            try:
+                session = measure_rounds(
+                    bursts,
+                    reference=REFERENCE,
+                    compared=[name for name in bursts if name != REFERENCE],
+                    seed=comparison.order_seed,
+                    floor=comparison.floor,
+                    halfwidth=comparison.halfwidth,
+                    cap=comparison.time_cap,
+                    rebuild=rebuild if comparison.builds > 1 else None,
+                    min_builds=comparison.builds,
+                    watch=watch,
+                )
+                each = min(1.0, comparison.time_cap / 12)
+                for name in (name for name in bursts if name != AGAIN):
+                    arms[name] |= measure_energy(
+                        bursts[name], watch, repeats=session.repeats, seconds=each
+                    )
+            except Exception as error:  # the trainings that were done are kept
+                problem = describe_error(error)
+    if session.order:
         steps = burst_steps(cell.batch_size, data.examples)
-        ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
+        try:
+            ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
+        except Exception as error:  # no reason to lose what was timed
+            no_ceiling = f"no ceiling: {describe_error(error)}"
     for name, samples in session.samples.items():
         arms[name]["samples"] = samples
     return {
@@ -165,12 +190,19 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         "notes": [
             *([] if task_of(cell.data).classes else ["accuracy is R^2 here: it has no classes"]),
             *(f"{n}: {a['error']}" for n, a in arms.items() if "error" in a),
+            *([no_ceiling] if no_ceiling else []),
+            *([watch.note] if watch.note else []),
+            *_held_back_rounds(session),
         ],
+        "problem": problem,
         "extra": {
             "builds": session.builds,
             "examples": data.examples,
             "repeats": session.repeats,
             "short_rounds": session.short_rounds,
+            "retaken_rounds": session.retaken_rounds,
+            "held_back_rounds": session.held_back_rounds,
+            "held_back_by": session.held_back_by,
             "rounds_missing": session.rounds_missing,
             "timing_seconds": session.seconds,
             "ceiling": ceiling,
@@ -178,15 +210,36 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _held_back_rounds(session: Any) -> list[str]:
+    if not session.held_back_by:
+        return []
+    reasons = ", ".join(session.held_back_by)
+    counts = f"{session.retaken_rounds} rounds taken again, {session.held_back_rounds} kept"
+    return [f"the GPU was held back ({reasons}): {counts}"]
+
+
+_OUT_OF_MEMORY = "out of memory on the device, "
+
+
+def ran_out(record: Record) -> bool:
+    """Whether a device's memory was not enough for a comparison, or for an arm of it."""
+    errors = [record.reason, *record.notes, *(a.get("error", "") for a in record.arms.values())]
+    return any(_OUT_OF_MEMORY in error for error in errors)
+
+
 def describe_error(error: BaseException) -> str:
     """What was raised, in one line of at most 1,000 characters that names no user and no host."""
     from bench.machine import anonymous
+    from bench.runtime import ran_out_of_memory
 
+    name = type(error).__name__
     try:
         text = str(error)
     except Exception:  # an exception of the user's own may fail at this too
         text = "(its text cannot be had)"
-    return anonymous(one_line(f"{type(error).__name__}: {text}"))[:1000]
+        error = Exception()
+    said = _OUT_OF_MEMORY if ran_out_of_memory(error) else ""
+    return anonymous(one_line(f"{said}{name}: {text}"))[:1000]
 
 
 @lru_cache(maxsize=1)

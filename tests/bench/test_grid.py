@@ -21,6 +21,11 @@ class Explodes(keras.layers.Dense):
     def build(self, shape):
         raise RuntimeError("I am not <b>well</b>")
 
+class Starves(keras.layers.Dense):
+    def build(self, shape):
+        import tensorflow as tf
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
 class Kills(keras.layers.Dense):
     def build(self, shape):
         super().build(shape)
@@ -36,11 +41,11 @@ def grid(*argv: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two cells, of 8 and 9 units; one layer fails in both, another kills the worker of 9."""
+    """Two cells, of 8 and 9 units; two layers fail in both, another kills the worker of 9."""
     cwd = tmp_path_factory.mktemp("elsewhere")
     (cwd / "mine.py").write_text(LAYERS)
     small = "--layers 2 --units 8 9 --epochs 2 --seeds 2 --time-cap 1 --halfwidth 0.5"
-    layers = ["--layer", "mine.py:Explodes", "mine.py:Kills"]
+    layers = ["--layer", "mine.py:Explodes", "mine.py:Starves", "mine.py:Kills"]
     rest = ["--arms", "fixed", "--device", "cpu", "--data", "digits", "--results", "runs"]
     rest += ["--time-breakdown"]
     done = grid(*small.split(), *layers, *rest, cwd=cwd)
@@ -59,7 +64,18 @@ def test_the_run_goes_on_past_layers_that_fail_and_says_so(run):
     small, killed = records
     assert (small.status, killed.status) == ("ok", "failed")
     assert "RuntimeError" in small.arms["Explodes"]["error"]
-    assert set(small.arms) == {"dense", "fixed", "Explodes", "Kills", "dense (A/A)"}
+    assert small.arms["Starves"]["error"].startswith("out of memory on the device, Resource")
+    known = {"dense", "fixed", "Explodes", "Starves", "Kills", "dense (A/A)"}
+    assert set(small.arms) == known
+
+
+def test_what_differs_between_devices_by_default_is_recorded(run):
+    _, folder = run
+    _, (record, _), _ = read_run(folder)
+    runtime = record.extra["runtime"]
+    assert runtime.keys() == {"tf32", "memory_growth", "op_determinism"}
+    assert runtime["tf32"] is False
+    assert all(runtime["memory_growth"])
 
 
 def test_nothing_but_the_report_is_on_the_terminal(run):

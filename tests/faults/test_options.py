@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import config, grid
+from bench import config, grid, memory
 from bench.config import Options, UsageError, parse, restore
-from bench.memory import estimate_bytes, free_bytes
+from bench.memory import estimate_bytes, estimate_parts, free_bytes
 
 EXAMPLES = int(os.environ.get("FIXEDBIAS_FUZZ_OPTIONS", "150"))
 
@@ -53,7 +53,7 @@ VALUES: dict[str, st.SearchStrategy] = {
     "arms": several(st.sampled_from(["dense", "fixed", "dense-nobias", "dense-frozen"]) | TEXT),
     "layer": several(st.sampled_from(["json:JSONDecoder", "no.such:X", "a=1", "json:1"]) | TEXT),
     "engine": several(st.sampled_from(["compiled", "fit", "fit-xla", "jit"])),
-    "precision": several(st.sampled_from(["float32", "mixed_float16", "float64"])),
+    "precision": several(st.sampled_from(["float32", "tf32", "mixed_float16", "float64"])),
     "activation": several(st.sampled_from(["relu", "tanh", "mish", "none"]) | TEXT),
     "loss": several(st.sampled_from(["auto", "hinge", "huber", "none"])),
     "norm": several(st.sampled_from(["none", "layer", "batch"])),
@@ -209,6 +209,8 @@ CONTRADICTIONS = {
     "--resume x --dry-run": "--resume takes no other option than --cluster",
     "--time-cap 100 --timeout 50": "--timeout must be more than --time-cap",
     "--time-cap 1 --floor 2": "--floor must not be more than --time-cap",
+    "--device cpu --precision tf32": "--precision tf32 is for GPUs",
+    "--device all --precision float32 tf32": "--precision tf32 is for GPUs",
     "--data nonsense": "--data: A dataset must be",
 }
 
@@ -230,10 +232,29 @@ def test_what_cannot_fit_is_refused_before_it_is_allocated(option):
 
 
 def test_one_may_insist(monkeypatch):
-    monkeypatch.setattr(config, "free_bytes", lambda device: 2**20)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**20)
     with pytest.raises(UsageError, match="insist"):
         parse(["--layers", "2"])
     assert parse(["--layers", "2", "--force"]).force
+
+
+def test_a_gpu_and_its_host_must_each_hold_their_part(monkeypatch):
+    host, device = estimate_parts(layers=3, units=64, batch_size=32, arms=3, examples=60_000)
+    free = {"host": host, "gpus": [device - 1, device]}
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free["host"])
+    monkeypatch.setattr(memory, "gpu_free", lambda: free["gpus"])
+    small = ["--layers", "3", "--units", "64"]
+    assert parse([*small, "--device", "gpu"])
+    with pytest.raises(UsageError, match="memory on the host"):  # the CPU's part comes on top
+        parse([*small, "--device", "all"])
+    free["gpus"] = [device - 1]
+    with pytest.raises(UsageError, match="memory on the GPU"):
+        parse([*small, "--device", "gpu"])
+    free |= {"host": host - 1, "gpus": [device]}
+    with pytest.raises(UsageError, match="memory on the host"):
+        parse([*small, "--device", "gpu"])
+    free |= {"host": host + device, "gpus": []}
+    assert parse([*small, "--device", "cpu"])
 
 
 def test_more_of_anything_needs_more_memory():

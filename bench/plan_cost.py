@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -134,8 +134,11 @@ def _clock(seconds: float) -> str:
 
 def _calibrate(options: Options, console: "Console") -> Evidence:
     """Runs the corners of the plan, briefly: a run like any other, which is kept."""
-    ends = {name: _ends(getattr(options, name)) for name in ("layers", "units", "batch_size")}
-    first = {name: getattr(options, name)[:1] for name in ("bias", "activation", "norm", "loss")}
+    axes = ("layers", "units", "batch_size")
+    ends: dict[str, Any] = {name: _ends(getattr(options, name)) for name in axes}
+    first: dict[str, Any] = {
+        name: getattr(options, name)[:1] for name in ("bias", "activation", "norm", "loss")
+    }
     results = options.results / CALIBRATION
     short = replace(
         options,

@@ -92,7 +92,7 @@ def simulate(
             factor *= conditions.slowdown
         return times[job] * factor
 
-    def handle() -> Generator:
+    def handle() -> Generator[Any, Any, None]:
         nonlocal handled
         with driver.request() as turn:
             yield turn
@@ -101,11 +101,11 @@ def simulate(
         if handled == len(times):
             finished.succeed()
 
-    def work() -> Generator:
+    def work() -> Generator[Any, Any, None]:
         nonlocal busy, done, failed, deaths
         left = 0
         while True:
-            job = yield queue.get()
+            job: int = yield queue.get()
             needed = duration(job)
             starting = 0.0 if left else conditions.start
             left = left or conditions.per_worker
@@ -127,7 +127,7 @@ def simulate(
             if workers == 1:
                 yield handling
 
-    def run() -> Generator:
+    def run() -> Generator[Any, Any, None]:
         yield environment.timeout(conditions.begin)
         for job in range(len(times)):
             queue.put(job)

@@ -99,6 +99,17 @@ class Options:
     """Read options from this TOML file; the command line overrides them."""
     dry_run: bool = False
     """Print the plan and stop."""
+    plan_cost: bool = False
+    """Predict time, device-hours and energy of the plan on --workers, and stop. It goes by the
+    newest finished run under --results that is like it, or by a short calibration."""
+    workers: tuple[int, ...] = (1, 2, 10, 100, 1000)
+    """Numbers of workers for --plan-cost."""
+    failure_rate: float = 0.01
+    """For --plan-cost: failures of a worker per hour; what it was measuring is begun again."""
+    straggler_rate: float = 0.01
+    """For --plan-cost: share of the comparisons that take three times as long."""
+    watts: float | None = None
+    """For --plan-cost: power of a device, where the records do not have its energy."""
     time_breakdown: bool = False
     """Say at the end where the time went."""
     quick: bool = False
@@ -209,6 +220,20 @@ def _toml_arguments(path: Path) -> list[str]:
     return _arguments(table, f"--config {path}")
 
 
+def to_arguments(options: Options) -> list[str]:
+    """Options as the command line that gives them; `config` and `resume` are left out.
+
+    Example:
+
+    >>> parse(to_arguments(parse(["--layers", "2", "3"]))).layers
+    (2, 3)
+    """
+    table = {n: v for n, v in vars(options).items() if n not in ("config", "resume", "quick")}
+    plain = {n: str(v) if isinstance(v, Path) else v for n, v in table.items()}
+    lists = {n: list(v) if isinstance(v, tuple) else v for n, v in plain.items()}
+    return _arguments(lists, "The options")
+
+
 def _arguments(table: dict[str, Any], where: str) -> list[str]:
     """Options by name as command-line arguments."""
     known = {f.name: f.default for f in fields(Options) if f.name not in ("config", "resume")}
@@ -275,6 +300,13 @@ def _check(options: Options) -> None:
                     f"--loss must be among {_words(task_of(task).losses)} for --task {task}, or "
                     f"auto. Received: {loss}."
                 )
+    if options.straggler_rate > 1:
+        raise UsageError(
+            "--straggler-rate must be a share of 1, such as 0.01. "
+            f"Received: {options.straggler_rate:g}."
+        )
+    if options.plan_cost and importlib.util.find_spec("simpy") is None:
+        raise UsageError("--plan-cost needs simpy: pip install 'fixedbias[plan]'.")
     if options.profile and importlib.util.find_spec("xprof") is None:
         raise UsageError("--profile needs xprof: pip install 'fixedbias[profile]'.")
     try:
@@ -354,10 +386,12 @@ def check_values(options: Any) -> None:
                 continue
             if isinstance(one, int) and one < 1:
                 raise UsageError(f"{_flag(name)} must be a positive whole number. Received: {one}.")
-            if isinstance(one, float) and name != "floor" and not 0 < one < math.inf:
+            if isinstance(one, float) and name not in _FROM_ZERO and not 0 < one < math.inf:
                 raise UsageError(f"{_flag(name)} must be a positive number. Received: {one}.")
-    if not 0 <= options.floor < math.inf:
-        raise UsageError(f"--floor must be zero or a positive number. Received: {options.floor}.")
+            if name in _FROM_ZERO and not 0 <= one < math.inf:
+                raise UsageError(
+                    f"{_flag(name)} must be zero or a positive number. Received: {one}."
+                )
     check_device(options.device)
     for name in ("results", "data_dir"):
         folder = getattr(options, name)
@@ -371,6 +405,8 @@ def check_values(options: Any) -> None:
 
 # Options that may be empty or below 1.
 _ANY = ("layer", "order_seed")
+# Numbers that may be zero.
+_FROM_ZERO = ("floor", "failure_rate", "straggler_rate")
 
 
 def check_precisions(precisions: Sequence[str], devices: Sequence[str]) -> None:

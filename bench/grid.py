@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(argv)
         if options.dry_run:
             return _print_plan(options)
+        if options.plan_cost:
+            from bench.plan_cost import print_cost
+
+            return print_cost(options)
         return _drive(options, argv)
     except UsageError as error:
         return usage_error(error)
@@ -142,6 +146,8 @@ def _drive(options: Options, argv: list[str]) -> int:
     status = _show(folder, options, console)
     if options.time_breakdown:
         _show_breakdown(folder, console)
+    if run is None and not options.profile:
+        _note_wall(folder)
     return status
 
 
@@ -161,6 +167,16 @@ def _find_cluster(options: Options, console: "Console") -> "ClusterExecutor | No
     dashboard = cluster.dashboard or "none (it needs bokeh where the scheduler is)"
     console.print(f"{len(cluster.workers())} workers; dashboard: {dashboard}", soft_wrap=True)
     return cluster
+
+
+def _note_wall(folder: Path) -> None:
+    """How long all of it took: what `--plan-cost` goes by."""
+    import psutil
+
+    from bench.costs import write_wall
+
+    with suppress(OSError):
+        write_wall(folder, psutil.Process().create_time())
 
 
 def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str, options: Options) -> str:

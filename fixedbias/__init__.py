@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fixedbias.freezing import FreezableDense, FreezeAfter
     from fixedbias.layers import FixedBiasDense
     from fixedbias.networks import mlp
+    from fixedbias.replicas import fit_replicated
     from fixedbias.stacked import fit_stacked
     from fixedbias.training import fit_compiled
 
@@ -22,6 +23,7 @@ _HOME = {
     "FreezeAfter": "freezing",
     "bias_values": "biases",
     "fit_compiled": "training",
+    "fit_replicated": "replicas",
     "fit_stacked": "stacked",
     "load_dataset": "datasets",
     "mlp": "networks",
@@ -34,6 +36,7 @@ __all__ = [
     "FreezeAfter",
     "bias_values",
     "fit_compiled",
+    "fit_replicated",
     "fit_stacked",
     "load_dataset",
     "mlp",

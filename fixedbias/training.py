@@ -9,10 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from fixedbias.epochs import EpochProgram, build, count_examples, device_data, map_arrays
-
-_BATCH_HOOKS = [
-    f"on_{phase}batch_{edge}" for phase in ("", "train_", "test_") for edge in ("begin", "end")
-]
+from fixedbias.fitting import as_arrays, check_callbacks, pack, positive, run_epochs
 
 # The last program of every model, so that a second call need not compile again; a program is
 # out of date once `compile` has given the model another optimizer or other metrics. These are
@@ -95,62 +92,48 @@ def fit_compiled(
     (['loss'], 3)
     """
     _check_model(model)
-    batch_size = _positive("batch_size", 32 if batch_size is None else batch_size)
+    batch_size = positive("batch_size", 32 if batch_size is None else batch_size)
     if validation_batch_size is None:
         validation_batch_size = batch_size
-    validation_batch_size = _positive("validation_batch_size", validation_batch_size)
+    validation_batch_size = positive("validation_batch_size", validation_batch_size)
     if shuffle == "batch":
         raise ValueError("`shuffle` must be True or False. Received: shuffle='batch'")
     if class_weight is not None and sample_weight is not None:
         raise ValueError("Give `class_weight` or `sample_weight`. Received: both")
-    _check_callbacks(callbacks)
+    check_callbacks(callbacks)
 
-    arrays, held_out = _arrays(x, y, sample_weight), None
+    arrays, held_out = as_arrays(x, y, sample_weight), None
     if validation_data is not None:
-        held_out = _arrays(*keras.utils.unpack_x_y_sample_weight(validation_data))
+        held_out = as_arrays(*keras.utils.unpack_x_y_sample_weight(validation_data))
     elif validation_split:
         arrays, held_out = _split(arrays, validation_split)
     if class_weight is not None:  # these weigh the training alone
         arrays = (*arrays[:2], _class_weights(arrays[1], class_weight))
     examples = count_examples(arrays)
-    data = device_data(_pack(arrays))
-    validation = None if held_out is None else device_data(_pack(held_out))
+    data = device_data(pack(arrays))
+    validation = None if held_out is None else device_data(pack(held_out))
     program = epoch_program(model, data, jit_compile)
-    rng = np.random.default_rng(np.random.randint(2**32, dtype="uint64") if seed is None else seed)
-    order = np.arange(examples, dtype="int32")
 
-    callback_list: Any = callbacks
-    if not isinstance(callbacks, keras.callbacks.CallbackList):
-        callback_list = keras.callbacks.CallbackList(
-            callbacks,
-            add_history=True,
-            add_progbar=verbose != 0,
-            verbose=verbose,
-            epochs=epochs,
-            steps=-(-examples // batch_size),
-            model=model,
-        )
-    model.stop_training = False
-    callback_list.on_train_begin()
-    logs: dict[str, Any] = {}
-    for epoch in range(initial_epoch, epochs):
-        callback_list.on_epoch_begin(epoch)
-        if shuffle:
-            order = rng.permutation(order)
-        logs = _python(program.train(data, tf.convert_to_tensor(order), batch_size))
-        if validation is not None and _validates(epoch, validation_freq):
-            callback_list.on_test_begin()
-            found = _python(program.evaluate(validation, validation_batch_size))
-            callback_list.on_test_end(found)
-            logs |= {f"val_{name}": value for name, value in found.items()}
-        callback_list.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    if epochs > 0 and isinstance(model.optimizer, keras.optimizers.Optimizer):
-        # Weights of an optimizer that keeps a moving average of them are set here.
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-    callback_list.on_train_end(logs)
-    return model.history
+    def train(order: np.ndarray) -> Mapping[str, Any]:
+        return program.train(data, tf.convert_to_tensor(order), batch_size)
+
+    def test() -> Mapping[str, Any]:
+        return program.evaluate(validation, validation_batch_size)
+
+    return run_epochs(
+        model,
+        train,
+        None if validation is None else test,
+        examples=examples,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=verbose,
+        callbacks=callbacks,
+        shuffle=shuffle,
+        initial_epoch=initial_epoch,
+        validation_freq=validation_freq,
+        seed=seed,
+    )
 
 
 def epoch_program(model: keras.Model, data: Any, jit_compile: bool = True) -> EpochProgram:
@@ -190,82 +173,6 @@ def _check_model(model: keras.Model) -> None:
         )
 
 
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
-
-
-def _check_callbacks(callbacks: Any) -> None:
-    for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
-        if callback is None:
-            continue
-        idle = _idle_at_batches(callback)
-        for hook in _BATCH_HOOKS:
-            if getattr(getattr(callback, hook), "__func__", None) is not getattr(idle, hook):
-                raise ValueError(
-                    "Callbacks of `fit_compiled` can act at epochs only, because batches run "
-                    f"inside XLA: use `model.fit` for this one, or move its `{hook}` to the "
-                    f"end of the epoch. Received: {type(callback).__name__}"
-                )
-
-
-def _idle_at_batches(callback: keras.callbacks.Callback) -> type:
-    """The Keras class whose batch hooks do nothing when set up as this callback is."""
-    match callback:
-        case keras.callbacks.ModelCheckpoint(save_freq="epoch"):
-            return keras.callbacks.ModelCheckpoint
-        # No public attribute tells whether it will profile batches.
-        case keras.callbacks.TensorBoard(update_freq="epoch", _should_trace=False):
-            return keras.callbacks.TensorBoard
-        case keras.callbacks.ProgbarLogger():
-            return keras.callbacks.ProgbarLogger
-    return keras.callbacks.Callback
-
-
-def _check_arrays(**data: Any) -> None:
-    lengths = []
-    for name, nest in data.items():
-        for array in keras.tree.flatten(nest):
-            if array is None:
-                continue
-            if not hasattr(array, "__array__") or not len(array.shape):
-                raise ValueError(
-                    "`fit_compiled` takes arrays or tensors that fit in memory, or nests of "
-                    "them; for lists of numbers call `np.array`, for generators, `tf.data` and "
-                    "sparse data use `model.fit`. "
-                    f"Received: {name} of {type(nest).__name__}, with {type(array).__name__}"
-                )
-            lengths.append(int(array.shape[0]))
-    if len(set(lengths)) != 1 or 0 in lengths:
-        raise ValueError(
-            "x, y and sample_weight must have the same number of examples, at least one. "
-            f"Received: {' and '.join(map(str, lengths)) or 'no data'}"
-        )
-
-
-def _arrays(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """The data as arrays, with weights for every output."""
-    _check_arrays(x=x, y=y, sample_weight=sample_weight)
-    shared = sample_weight is not None and not keras.tree.is_nested(sample_weight)
-    if shared and keras.tree.is_nested(y):
-        sample_weight = keras.tree.map_structure(lambda _: sample_weight, y)
-
-    def array(data: Any) -> Any:
-        if not hasattr(data, "to_numpy"):
-            return data
-        values = data.to_numpy()  # a column of a data frame stays one, as in `fit`
-        return values[:, None] if values.ndim == 1 else values
-
-    arrays: tuple = keras.tree.map_structure(array, (x, y, sample_weight))
-    return arrays
-
-
-def _pack(arrays: tuple[Any, Any, Any]) -> Any:
-    """What the model's step takes, as `fit` passes it."""
-    return keras.tree.lists_to_tuples(keras.utils.pack_x_y_sample_weight(*arrays))
-
-
 def _split(arrays: tuple, fraction: float) -> tuple[tuple, tuple]:
     examples = count_examples(arrays)
     cut = int(examples * (1 - fraction))
@@ -293,20 +200,3 @@ def _class_weights(y: Any, class_weight: Mapping[int, float]) -> np.ndarray:
     values, place = np.unique(np.round(classes).astype("int32"), return_inverse=True)
     weights = np.array([class_weight.get(int(value), 1.0) for value in values])
     return weights[place.reshape(classes.shape)]
-
-
-def _validates(epoch: int, frequency: int | Sequence[int]) -> bool:
-    if isinstance(frequency, int):
-        return (epoch + 1) % frequency == 0
-    return epoch + 1 in frequency
-
-
-def _python(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """Logs as numbers, without nesting. Reading them waits for the end of the epoch."""
-    result: dict[str, Any] = {}
-    for name, value in logs.items():
-        if isinstance(value, Mapping):
-            result |= _python(value)
-        else:
-            result[name] = float(value) if value.shape.rank == 0 else value.numpy()
-    return result

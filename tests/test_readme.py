@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fixedbias
-from bench import node
+from bench import node, replicas
 from bench.config import parse
 from bench.peers import config as peers
 
@@ -30,6 +30,9 @@ NODES = [
     if "bench.node" in command
 ]
 PEERS = [c.removeprefix("python -m bench.peers").strip() for c in COMMANDS if "bench.peers" in c]
+REPLICAS = [
+    c.removeprefix("python -m bench.replicas").strip() for c in COMMANDS if "bench.replicas" in c
+]
 
 
 @pytest.fixture
@@ -77,6 +80,11 @@ def test_the_preload_that_is_shown_is_there():
 @pytest.mark.parametrize("arguments", PEERS)
 def test_the_commands_of_the_side_by_side_are_accepted(arguments):
     peers.parse(shlex.split(arguments))
+
+
+@pytest.mark.parametrize("arguments", REPLICAS)
+def test_the_commands_of_several_devices_are_accepted(arguments):
+    replicas.parse(shlex.split(arguments))
 
 
 def test_make_knows_its_targets():

@@ -32,8 +32,9 @@ class Task:
         data: Name of the data set.
         data_dir: Folder with its files.
         images: `"float32"`, in [0, 1], or `"uint8"`, scaled in the step.
-        device: `"cpu"` or `"gpu:N"`.
+        device: `"cpu"`, `"gpu:N"` or, of several, `"gpu:N,M"`.
         seed: Of kernels and orders.
+        engine: What the record's cell says of who races.
     """
 
     network: Network
@@ -42,6 +43,7 @@ class Task:
     images: str = "float32"
     device: str = "cpu"
     seed: int = 0
+    engine: str = "peers"
 
 
 class PeerFailed(Exception):

@@ -36,7 +36,7 @@ def cell_of(task: Task) -> dict[str, Any]:
         "batch_size": task.network.batch_size,
         "precision": "float32",
         "device": task.device,
-        "engine": "peers",
+        "engine": task.engine,
         "bias": "trained",
         "data": task.data,
     }

@@ -17,6 +17,7 @@ MODULES = [
     "npz",
     "plain",
     "plots",
+    "replicas",
     "stacked",
     "text",
     "training",

@@ -1,0 +1,272 @@
+"""What a plan will take, from what like comparisons took: `python -m bench.grid --plan-cost`.
+
+The time of a comparison is put together from parts that records tell apart: an epoch of training
+(some per step, some per product of the matrices), building and compiling (some per arm, some per
+layer), timing (as much of `--time-cap` as it took before). So it can be told for cells, epochs and
+seeds that were never run. How the parts add up over workers is simulated (see
+`bench.simulation`).
+"""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from bench.arms import AGAIN
+from bench.plan import Cell, Comparison
+from bench.records import BadRecord, Record, Run, read_header, read_run
+from bench.tasks import EXAMPLES, TASKS, task_of
+from fixedbias.datasets import check_name
+
+WALL = "wall.json"
+"""A finished run's file of when its driver began and ended, in seconds of Unix time."""
+
+CALIBRATION = "calibration"
+"""Folder under `--results` for runs that were made to predict others."""
+
+_LEAST_SPREAD = 0.05  # no two runs of one comparison take the same time
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run that tells what comparisons take.
+
+    Args:
+        folder: Of the run.
+        run: Its header.
+        records: Those of its comparisons that were measured.
+        begin, end, start, handling: See `bench.simulation.Conditions`.
+    """
+
+    folder: Path
+    run: Run
+    records: list[Record]
+    begin: float
+    end: float
+    start: float
+    handling: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What every comparison of a plan will take.
+
+    Args:
+        seconds: Of each.
+        spread: Standard deviation of the log of what the records took over what this says of them.
+        beyond: How many times as many products the largest cell has as the largest recorded one.
+        watts: Mean power of a device while it measured, where the records have its energy.
+    """
+
+    seconds: list[float]
+    spread: float
+    beyond: float
+    watts: float | None
+
+
+def write_wall(folder: Path, began: float) -> None:
+    """Notes when the driver of a finished run began, and that it ends now."""
+    (folder / WALL).write_text(json.dumps({"began": began, "ended": time.time()}) + "\n")
+
+
+def find_evidence(
+    results: Path, machine: dict[str, Any], plan: Sequence[Comparison]
+) -> Evidence | None:
+    """The newest finished run under `results` that was made on this machine and fits the plan.
+
+    It fits when each kind of comparison in the plan (device, engine, precision, data) is in it.
+
+    Args:
+        results: Folder of runs.
+        machine: `describe_machine()`.
+        plan: The comparisons.
+    """
+    newest: list[tuple[str, Path]] = []
+    for wall in (*results.glob(f"*/{WALL}"), *results.glob(f"{CALIBRATION}/*/{WALL}")):
+        try:
+            run = read_header(wall.parent)
+        except (BadRecord, OSError):
+            continue
+        if run.machine.get("id") == machine["id"] and run.argv[2:3] == ["bench.grid"]:
+            newest.append((run.created, wall.parent))
+    wanted = {_kind(vars(comparison.cell)) for comparison in plan}
+    for _, folder in sorted(newest, reverse=True):
+        found = read_evidence(folder)
+        if found and wanted <= {_kind(record.cell) for record in found.records}:
+            return found
+    return None
+
+
+def read_evidence(folder: Path) -> Evidence | None:
+    """A finished run as evidence; None if nothing in it was measured."""
+    run, records, _ = read_run(folder)
+    good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
+    if not good:
+        return None
+    wall = json.loads((folder / WALL).read_text())
+    created = _moment(run.created)
+    spans = sorted((_moment(r.started), _moment(r.ended)) for r in records)
+    # A worker is new for the first comparison and after every so many: those waits are longer.
+    gaps = [start - end for (_, end), (start, _) in pairwise(spans)]
+    start = max(0.0, spans[0][0] - created)
+    handling = max(0.0, min(gaps, default=0.0))
+    begin, end = max(0.0, created - wall["began"]), max(0.0, wall["ended"] - spans[-1][1])
+    # The last record too was handled before the report.
+    return Evidence(folder, run, good, begin, max(0.0, end - handling), start, handling)
+
+
+def predict(plan: Sequence[Comparison], evidence: Evidence) -> Prediction:
+    """Seconds of every comparison of a plan.
+
+    Args:
+        plan: The comparisons.
+        evidence: A run that fits it.
+    """
+    kinds: dict[tuple, list[Record]] = {}
+    for record in evidence.records:
+        kinds.setdefault(_kind(record.cell), []).append(record)
+    laws = {kind: _Law(records, evidence.run.options) for kind, records in kinds.items()}
+    seconds = [laws[_kind(vars(c.cell))].seconds(c, _examples(c.cell)) for c in plan]
+    ratios = [ratio for law in laws.values() for ratio in law.residuals]
+    largest = max(_products(r.cell) for r in evidence.records)
+    return Prediction(
+        seconds,
+        max(_LEAST_SPREAD, float(np.std(np.log(ratios)))),
+        max(_products(vars(c.cell)) for c in plan) / largest,
+        _watts(evidence.records),
+    )
+
+
+class _Law:
+    """What comparisons of one kind take, fitted to those that were recorded."""
+
+    def __init__(self, records: Sequence[Record], options: dict[str, Any]) -> None:
+        self._options = options
+        parts = [_Parts(record, options) for record in records]
+        self._epoch = _fit(
+            [_epoch_terms(r.cell, r.extra["examples"]) for r in records], [p.epoch for p in parts]
+        )
+        self._building = _fit(
+            [[1.0, r.cell["layers"]] for r in records], [p.building for p in parts]
+        )
+        self._timing = statistics.median(p.timing_share for p in parts)
+        self._ceiling = statistics.median(p.ceiling_share for p in parts)
+        self.residuals = [
+            r.extra["seconds"]
+            / (
+                len(r.arms) * float(np.dot(self._building, [1.0, r.cell["layers"]]))
+                + p.epochs * float(np.dot(self._epoch, _epoch_terms(r.cell, r.extra["examples"])))
+                + p.timed
+            )
+            for r, p in zip(records, parts, strict=True)
+        ]
+
+    def seconds(self, comparison: Comparison, examples: int) -> float:
+        cell, arms = comparison.cell, len(comparison.arms) + _own(comparison.layer)
+        epochs = arms * _epochs(comparison.epochs, comparison.seeds)
+        same = all(
+            self._options[name] == getattr(comparison, name)
+            for name in ("halfwidth", "time_cap", "builds")
+        )
+        timing = comparison.time_cap * (self._timing if same else 1.0)
+        building = np.dot(self._building, [1.0, cell.layers])
+        epoch = np.dot(self._epoch, _epoch_terms(vars(cell), examples))
+        ceiling = self._ceiling * _ceiling_cap(comparison.time_cap)
+        # The reference is there twice: A/A is built and timed, but not trained.
+        return float((arms + 1) * building + epochs * epoch + timing + ceiling)
+
+
+class _Parts:
+    """Where a recorded comparison's time went."""
+
+    def __init__(self, record: Record, options: dict[str, Any]) -> None:
+        trained = [a for name, a in record.arms.items() if name != AGAIN and "error" not in a]
+        training = sum(arm.get("training_seconds", 0.0) for arm in trained)
+        runs = len(trained) * options["seeds"] * options["epochs"]
+        timing = record.extra.get("timing_seconds", 0.0)
+        ceiling = record.extra.get("ceiling", {}).get("seconds", 0.0)
+        self.epoch = training / max(1, runs)
+        self.epochs = len(trained) * _epochs(options["epochs"], options["seeds"])
+        self.timed = timing + ceiling
+        other = record.extra["seconds"] - self.timed - self.epochs * self.epoch
+        self.building = max(0.0, other) / len(record.arms)
+        self.timing_share = timing / options["time_cap"]
+        self.ceiling_share = ceiling / _ceiling_cap(options["time_cap"])
+
+
+def _epochs(epochs: int, seeds: int) -> int:
+    """Epochs that an arm is trained: its full trainings, and one to compile."""
+    return seeds * epochs + 1
+
+
+def _ceiling_cap(time_cap: float) -> float:
+    return min(5.0, time_cap / 4)  # as in `bench.worker`
+
+
+def _fit(terms: Sequence[Sequence[float]], values: Sequence[float]) -> np.ndarray:
+    """Coefficients that are not negative, such that every value is met as well relatively."""
+    matrix, target = np.asarray(terms, float), np.asarray(values, float)
+    # Terms that the records do not tell apart are left to the first of them.
+    constant = np.ptp(matrix / matrix[0], axis=0) < 1e-9
+    keep = np.flatnonzero(~constant | (np.cumsum(constant) == 1))
+    weights = 1 / np.maximum(target, 1e-9)
+    found = np.zeros(matrix.shape[1])
+    found[keep] = nnls(matrix[:, keep] * weights[:, None], target * weights)[0]
+    return found
+
+
+def _epoch_terms(cell: dict[str, Any], examples: int) -> list[float]:
+    """Products of the matrices in an epoch, and its steps."""
+    return [_products(cell) * examples / 1e9, examples / cell["batch_size"] / 1e3]
+
+
+def _products(cell: dict[str, Any]) -> float:
+    """Multiplications per example of a forward pass."""
+    task = task_of(cell["data"])
+    units, hidden = cell["units"], cell["layers"] - 1
+    if not hidden:
+        return float(math.prod(task.input_shape) * task.outputs)
+    inner = (hidden - 1) * units**2
+    return float(math.prod(task.input_shape) * units + inner + units * task.outputs)
+
+
+def _examples(cell: Cell) -> int:
+    return EXAMPLES if cell.data in TASKS else check_name(cell.data)
+
+
+def _kind(cell: dict[str, Any]) -> tuple:
+    return tuple(cell[name] for name in ("device", "engine", "precision", "data"))
+
+
+def _own(layer: Sequence[str]) -> int:
+    return sum("=" not in word for word in layer)
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _watts(records: Sequence[Record]) -> float | None:
+    """Mean power of the GPUs over the comparisons whose energy was counted."""
+    joules = seconds = 0.0
+    for record in records:
+        before, after = (
+            [gpu.get("energy_mj") for gpu in state.get("gpus", [])]
+            for state in (record.before, record.after)
+        )
+        if before and len(before) == len(after) and None not in (*before, *after):
+            device = record.cell["device"]
+            n = int(device.partition(":")[2] or 0) if device.startswith("gpu") else None
+            if n is not None and n < len(before):
+                joules += (after[n] - before[n]) / 1000
+                seconds += record.extra["seconds"]
+    return joules / seconds if seconds else None

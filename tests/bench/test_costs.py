@@ -1,0 +1,199 @@
+"""A cost model that is right about records made by a known law, and a command that uses it."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bench.arms import AGAIN
+from bench.config import UsageError, parse, to_arguments
+from bench.costs import find_evidence, predict, read_evidence, write_wall
+from bench.machine import describe_machine
+from bench.plan import make_plan
+from bench.records import Record
+
+BEGAN = datetime(2030, 1, 1, tzinfo=UTC)
+OPTIONS = "--device cpu --data digits --layers 2 4 --units 16 64 --epochs 2 --seeds 3 --time-cap 8"
+
+
+def law(cell, epochs: int, arms: int) -> float:
+    """Seconds of training and building: so much per step, product, arm and layer."""
+    products = 784 * cell.units + (cell.layers - 2) * cell.units**2 + 10 * cell.units
+    epoch = 3e-9 * 1442 * products + 2e-5 * 1442 / cell.batch_size
+    return (arms + 1) * (1.5 + 0.5 * cell.layers) + arms * epochs * epoch
+
+
+def plan_of(arguments: str):
+    options = parse(arguments.split())
+    return options, make_plan(options, ["cpu"], options.data, None)
+
+
+def records_of(arguments: str, factor: float = 1.0) -> tuple[list[Record], dict]:
+    """Records as the law would have them, back to back, with a wait of 2 s, at first of 9."""
+    options, plan = plan_of(arguments)
+    now, records = BEGAN + timedelta(seconds=9), []
+    for comparison in plan:
+        cell = comparison.cell
+        epochs = options.seeds * options.epochs
+        training = law(cell, epochs, 3) - law(cell, 0, 3)
+        timing = 0.75 * options.time_cap
+        seconds = law(cell, epochs + 1, 3) + timing + 1.0
+        names = (*options.arms, AGAIN)
+        arms = {n: {"training_seconds": factor * training / 3 if n != AGAIN else 0} for n in names}
+        end = now + timedelta(seconds=factor * seconds)
+        records.append(
+            Record(
+                key=cell.key,
+                cell=cell.recorded,
+                status="ok",
+                arms=arms,
+                extra={
+                    "seconds": factor * seconds,
+                    "examples": 1442,
+                    "timing_seconds": factor * timing,
+                    "ceiling": {"seconds": factor * 1.0},
+                },
+                started=now.isoformat(),
+                ended=end.isoformat(),
+            )
+        )
+        now = end + timedelta(seconds=2)
+    return records, {"options": {**vars(options), "results": "", "data_dir": None}}
+
+
+@pytest.fixture
+def finished(make_run):
+    """A finished run, by its arguments."""
+
+    def write(name: str = "a", arguments: str = OPTIONS, *, created=BEGAN, factor=1.0, **header):
+        records, known = records_of(arguments, factor)
+        header = {"argv": ["python", "-m", "bench.grid"], **known, **header}
+        folder = make_run(name, records, created=created.isoformat(), **header)
+        write_wall(folder, BEGAN.timestamp() - 4)
+        ended = datetime.fromisoformat(records[-1].ended).timestamp() + 7
+        wall = json.loads((folder / "wall.json").read_text())
+        (folder / "wall.json").write_text(json.dumps(wall | {"ended": ended}))
+        return folder
+
+    return write
+
+
+def test_the_parts_of_the_wall_time_are_told_apart(finished):
+    found = read_evidence(finished())
+    assert (found.begin, found.start, found.handling, found.end) == pytest.approx((4, 9, 2, 5))
+
+
+def test_predicts_the_run_itself_and_one_that_was_never_made(finished):
+    evidence = read_evidence(finished())
+    _, same = plan_of(OPTIONS)
+    found = predict(same, evidence)
+    expected = [record.extra["seconds"] for record in evidence.records]
+    assert found.seconds == pytest.approx(expected, rel=1e-3)
+    assert found.spread == 0.05
+    assert found.beyond == pytest.approx(1)
+
+    more = OPTIONS.replace("64", "512").replace("--epochs 2", "--epochs 9") + " --batch-size 128"
+    options, other = plan_of(more.replace("--time-cap 8", "--time-cap 40"))
+    found = predict(other, evidence)
+    # Nothing is known of how much of another cap is taken: all of it.
+    told = [law(c.cell, 3 * 9 + 1, 3) + 40 + 1.0 * 5.0 / 2.0 for c in other]
+    assert found.seconds == pytest.approx(told, rel=1e-3)
+    assert found.beyond > 10
+    assert options.units == (16, 512)
+
+
+def test_goes_by_the_newest_run_that_is_like_the_plan(finished, make_run, tmp_path):
+    _, plan = plan_of(OPTIONS)
+    machine = describe_machine()
+    assert find_evidence(tmp_path, machine, plan) is None
+    old = finished("old")
+    assert find_evidence(tmp_path, machine, plan).folder == old
+    new = finished("new", created=BEGAN + timedelta(days=1))
+    finished("elsewhere", created=BEGAN + timedelta(days=2), machine=machine | {"id": "x"})
+    finished("other", f"{OPTIONS} --precision mixed_float16", created=BEGAN + timedelta(days=2))
+    records, header = records_of(OPTIONS)
+    make_run("unfinished", records, created="2031-01-01", **header)
+    assert find_evidence(tmp_path, machine, plan).folder == new
+    both = plan_of(f"{OPTIONS} --precision float32 mixed_float16")[1]
+    assert find_evidence(tmp_path, machine, both) is None
+
+
+def test_energy_comes_from_the_records(finished):
+    evidence = read_evidence(finished())
+    assert predict(plan_of(OPTIONS)[1], evidence).watts is None
+    counted = [
+        replace(
+            record,
+            cell=record.cell | {"device": "gpu:0"},
+            before={"gpus": [{"energy_mj": 5000}]},
+            after={"gpus": [{"energy_mj": 5000 + 250_000 * record.extra["seconds"]}]},
+        )
+        for record in evidence.records
+    ]
+    options = parse(OPTIONS.split())
+    plan = make_plan(options, ["gpu:0"], "digits", None)
+    found = predict(plan, replace(evidence, records=counted))
+    assert found.watts == pytest.approx(250)
+
+
+def test_prints_a_line_for_every_number_of_workers(finished, tmp_path, capsys, monkeypatch):
+    from bench import grid
+
+    finished()
+    monkeypatch.chdir(tmp_path)
+    argv = [*OPTIONS.split(), "--results", str(tmp_path), "--plan-cost", "--workers", "1", "1000"]
+    assert grid.main([*argv, "--watts", "100", "--failure-rate", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "4 comparisons, predicted from 4 in" in out
+    assert "200 simulated trials, seed 0" in out
+    assert re.search(r"^ *1 +0:0\d:\d\d +0:0\d:\d\d to 0:0\d:\d\d +0\.\d\d +0\.0 ", out, re.M)
+    assert re.search(r"^ *1,000 ", out, re.M)
+    assert "100 W a device, from --watts" in out
+    assert grid.main(argv) == 0
+    assert "energy: not recorded" in capsys.readouterr().out
+
+
+def test_options_become_a_command_line_that_gives_them():
+    argv = "--layers 2 3 --layer json:JSONDecoder --data-dir /x --target 0.5 --force --floor 0"
+    options = parse(argv.split())
+    assert parse(to_arguments(options)) == options
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("--workers 0", "--workers must be a positive whole number"),
+        ("--failure-rate -1", "--failure-rate must be zero or a positive number"),
+        ("--straggler-rate 2", "--straggler-rate must be a share of 1"),
+        ("--watts 0", "--watts must be a positive number"),
+    ],
+)
+def test_refuses_with_a_sentence(argv, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        parse(argv.split())
+
+
+@pytest.mark.slow
+def test_a_calibration_tells_what_a_run_takes(tmp_path):
+    plan = "--data digits --device cpu --layers 2 --units 8 --arms dense fixed --epochs 1 --seeds 1"
+    grid = [sys.executable, "-m", "bench.grid", *plan.split(), "--time-cap", "1"]
+    told = subprocess.run(
+        [*grid, "--plan-cost", "--workers", "1", "--straggler-rate", "0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "calibrating with 1 short comparisons" in told.stdout
+    (hours, minutes, seconds) = re.search(r"^ *1 +(\d+):(\d\d):(\d\d) ", told.stdout, re.M).groups()
+    predicted = 3600 * int(hours) + 60 * int(minutes) + int(seconds)
+    (wall,) = tmp_path.glob("results/calibration/*/wall.json")
+    took = json.loads(wall.read_text())
+    # The same work as the plan's: the parts must add up to what there was, whatever the machine.
+    assert math.isclose(predicted, took["ended"] - took["began"], rel_tol=0.15, abs_tol=1.0)

@@ -107,19 +107,23 @@ def find_evidence(
 
 
 def read_evidence(folder: Path) -> Evidence | None:
-    """A finished run as evidence; None if nothing in it was measured."""
-    run, records, _ = read_run(folder)
+    """A finished run as evidence; None if it cannot be read or nothing in it was measured."""
+    try:
+        run, records, _ = read_run(folder)
+        wall = json.loads((folder / WALL).read_text())
+        began, ended = float(wall["began"]), float(wall["ended"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
     good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
     if not good:
         return None
-    wall = json.loads((folder / WALL).read_text())
     created = _moment(run.created)
     spans = sorted((_moment(r.started), _moment(r.ended)) for r in records)
     # A worker is new for the first comparison and after every so many: those waits are longer.
     gaps = [start - end for (_, end), (start, _) in pairwise(spans)]
     start = max(0.0, spans[0][0] - created)
     handling = max(0.0, min(gaps, default=0.0))
-    begin, end = max(0.0, created - wall["began"]), max(0.0, wall["ended"] - spans[-1][1])
+    begin, end = max(0.0, created - began), max(0.0, ended - spans[-1][1])
     # The last record too was handled before the report.
     return Evidence(folder, run, good, begin, max(0.0, end - handling), start, handling)
 

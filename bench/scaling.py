@@ -117,8 +117,8 @@ def print_report(records: Sequence[Record], console: Console, *, margin: float) 
             soft_wrap=True,
         )
     console.print(
-        "XLA compiles the whole epoch on one device; on several the forward and backward pass, "
-        "since TensorFlow's XLA refuses the rest there",
+        "XLA compiles the whole epoch on one device, and on several the forward and backward pass "
+        "alone: it refuses to sum gradients and update weights of several CPU devices",
         soft_wrap=True,
     )
     for record in records:

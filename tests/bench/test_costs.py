@@ -123,6 +123,12 @@ def test_goes_by_the_newest_run_that_is_like_the_plan(finished, make_run, tmp_pa
     assert find_evidence(tmp_path, machine, both) is None
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"began": "x", "ended": 1}'])
+def test_a_damaged_file_is_no_evidence(text, finished, tmp_path):
+    (finished() / "wall.json").write_text(text)
+    assert find_evidence(tmp_path, describe_machine(), plan_of(OPTIONS)[1]) is None
+
+
 def test_energy_comes_from_the_records(finished):
     evidence = read_evidence(finished())
     assert predict(plan_of(OPTIONS)[1], evidence).watts is None

@@ -30,7 +30,11 @@ class Clock:
             self.now += seconds * (1 + noise * rng.uniform(-1, 1))
             return name
 
-        return Burst(launch, lambda launched: self.log.append("wait"), examples=10)
+        def wait(launched: str) -> None:
+            assert launched == name
+            self.log.append("wait")
+
+        return Burst(launch, wait, examples=10)
 
 
 def test_every_round_times_every_arm_once_in_an_order_of_its_own():

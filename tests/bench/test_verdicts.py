@@ -5,6 +5,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -266,6 +267,7 @@ def test_outliers_are_counted():
     assert outliers([1, 2, 3, 4, 5, 6, 7, 8, 15.3]) == 0
     assert outliers([1, 2, 3, 4, 5, 6, 7, 8, 15.5]) == 1
     assert outliers([*[5] * 9, 6]) == 1
+    assert outliers([*map(Fraction, [1, 2, 3, 4, 5, 6, 7, 8, "15.5"])]) == 1
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1), st.integers(-1000, 1000))

@@ -21,7 +21,7 @@ class Options:
 
     Programs are compiled for a device of this machine, or read from files of optimised HLO text,
     as XLA_FLAGS=--xla_dump_to=FOLDER leaves them. TensorFlow cannot compile for a GPU that is not
-    there: its platform_name refuses programs that hold variables, and these do.
+    there: with a platform_name it refuses programs that capture variables, and these do.
     """
 
     hlo: tuple[Path, ...] = ()

@@ -69,9 +69,8 @@ def _drive(options: Options, argv: list[str]) -> int:
     header["dataset"] = {"name": "normal", "checksum": ""}
     folder = open_run("bench.rates", argv, asdict(options), **header)
     started = utc_now()
-    bursts = {p: _burst(device, p, options.size) for p in PRECISIONS if (p, device) != _NONE}
-    for burst in bursts.values():
-        burst.sample(1, lambda: 0.0)
+    chosen = [p for p in PRECISIONS if (p, device) != _NONE]
+    bursts = {p: _burst(device, p, options.size, options.floor) for p in chosen}
     with GpuWatch(device) as watch:
         session = measure_rounds(
             bursts,
@@ -82,7 +81,7 @@ def _drive(options: Options, argv: list[str]) -> int:
             watch=watch,
         )
     flops = 2 * options.size**3
-    arms = {
+    arms: dict[str, Any] = {
         name: {"samples": samples, "flops_per_second": flops / median(samples)}
         for name, samples in session.samples.items()
     }
@@ -107,7 +106,12 @@ def _drive(options: Options, argv: list[str]) -> int:
 _NONE = ("tf32", "cpu")  # a CPU has no TensorFloat-32
 
 
-def _burst(device: str, precision: str, size: int) -> Any:
+def _burst(device: str, precision: str, size: int, floor: float) -> Any:
+    """Products one after the other, as many as last longer than the floor: the precisions' speeds
+    are too far apart for one number of them."""
+    import time
+    from dataclasses import replace
+
     import tensorflow as tf
 
     from bench.runtime import set_up
@@ -118,15 +122,20 @@ def _burst(device: str, precision: str, size: int) -> Any:
     with tf.device(device):
         a, b = (tf.cast(tf.random.stateless_normal((size, size), (0, n)), dtype) for n in (0, 1))
 
-    def launch() -> Any:
-        return tf.matmul(a, b)
+    def products(count: int) -> Any:
+        for _ in range(count):
+            last = tf.matmul(a, b)
+        return last
 
-    return Burst(
-        launch=launch,
+    one = Burst(
+        launch=lambda: products(1),
         wait=lambda product: float(product[0, 0]),
         examples=1,
         before=lambda: set_up(tf32=precision == "tf32"),
     )
+    _, seconds = (one.sample(1, time.perf_counter) for _ in range(2))  # the first one warms up
+    count = max(1, round(1.5 * floor / seconds))
+    return replace(one, launch=lambda: products(count), examples=count)
 
 
 if __name__ == "__main__":

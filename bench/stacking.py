@@ -1,7 +1,7 @@
 """`python -m bench.stacking`: the time of an epoch for many networks stacked, over that for one."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,7 +106,7 @@ def time_ratios(record: "Record") -> dict[int, tuple[float, float, float]]:
     return found
 
 
-def _measure(options: Options, cell: Mapping[str, Any], data_dir: str | None) -> "Record":
+def _measure(options: Options, cell: dict[str, Any], data_dir: str | None) -> "Record":
     import tensorflow as tf
 
     from bench.arms import find_arm

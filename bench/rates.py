@@ -133,7 +133,7 @@ def _burst(device: str, precision: str, size: int, floor: float) -> Any:
         examples=1,
         before=lambda: set_up(tf32=precision == "tf32"),
     )
-    _, seconds = (one.sample(1, time.perf_counter) for _ in range(2))  # the first one warms up
+    seconds = min(one.sample(1, time.perf_counter) for _ in range(9))  # the first ones warm up
     count = max(1, round(1.5 * floor / seconds))
     return replace(one, launch=lambda: products(count), examples=count)
 

@@ -25,6 +25,8 @@ def _settings() -> list:
         for precision in TOLERANCE:
             if (device, precision) != ("cpu", "tf32"):  # a CPU has none
                 marks = [pytest.mark.gpu] if device != "cpu" else []
+                if device == "cpu" and precision != "float32":
+                    marks = [pytest.mark.slow]
                 found.append(
                     pytest.param(
                         Setting(device, precision), marks=marks, id=f"{device}-{precision}"

@@ -66,6 +66,19 @@ class EpochProgram:
         result: dict[str, tf.Tensor] = self._train(data, order, batch_size)
         return result
 
+    def text(
+        self, data: Any, order: tf.Tensor, batch_size: int, stage: str = "optimized_hlo"
+    ) -> str:
+        """XLA's program of `train` for these arguments, as text.
+
+        Args:
+            data, order, batch_size: As for `train`; nothing is trained.
+            stage: `"hlo"` for what XLA is given, `"optimized_hlo"` for what it makes of it on the
+                model's device.
+        """
+        compiler = self._train.experimental_get_compiler_ir(data, order, batch_size)
+        return str(compiler(stage=stage))
+
     def evaluate(self, data: Any, batch_size: int) -> dict[str, tf.Tensor]:
         """The model's metrics over all of `data`, as `model.evaluate` computes them."""
         result: dict[str, tf.Tensor] = self._evaluate(data, batch_size)

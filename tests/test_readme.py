@@ -1,5 +1,6 @@
 """What the README shows works as shown."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 import fixedbias
 from bench import node, replicas
@@ -85,6 +87,16 @@ def test_the_commands_of_the_side_by_side_are_accepted(arguments):
 @pytest.mark.parametrize("arguments", REPLICAS)
 def test_the_commands_of_several_devices_are_accepted(arguments):
     replicas.parse(shlex.split(arguments))
+
+
+GPU = [c for c in COMMANDS if re.search(r"bench\.(gpu_session|programs|stacking|rates)", c)]
+
+
+@pytest.mark.parametrize("command", GPU)
+def test_the_commands_for_a_gpu_are_accepted(command):
+    _, _, module, *argv = shlex.split(command)
+    options = importlib.import_module(module).Options
+    assert tyro.cli(options, args=argv)
 
 
 def test_make_knows_its_targets():

@@ -112,7 +112,8 @@ class ClusterExecutor:
         return [
             Worker(
                 address,
-                str(info["name"]),
+                # A nanny gives the next worker the old one's name, and not its port.
+                f"{info['name']} {address}",
                 info["host"],
                 tuple(kind for kind in ("cpu", "gpu") if info["resources"].get(kind)),
                 info["status"] == "running",

@@ -299,11 +299,13 @@ class ClusterExecutor:
         return workers, self._scheduler == before
 
     def _info(self) -> Any:
-        if self._client.status not in ("running", "connecting"):  # it would say what it last knew
+        client = self._client
+        if client.status not in ("running", "connecting"):
             raise OSError("no scheduler")
-        info: Any = self._client.scheduler_info()
-        if not info:  # while the client connects again
-            raise OSError("no scheduler")
+        # Not `scheduler_info()`: it may give what it last knew, and that without the workers.
+        info: Any = client.sync(
+            client.scheduler.identity, n_workers=-1, callback_timeout=3 * _ANSWER
+        )
         self._info_id = info["id"]
         return info
 

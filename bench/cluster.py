@@ -300,7 +300,7 @@ class ClusterExecutor:
 
     def _info(self) -> Any:
         client = self._client
-        if client.status not in ("running", "connecting"):
+        if client.status not in ("running", "connecting") or client.scheduler is None:
             raise OSError("no scheduler")
         # Not `scheduler_info()`: it may give what it last knew, and that without the workers.
         info: Any = client.sync(

@@ -13,19 +13,17 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client, KilledWorker
 
 from bench.config import Options, UsageError
 from bench.executors import RunStopped, TookTooLong, WorkerDied
+from bench.handout import DEATHS, LOST, Busy, Task, Worker, died, note_death, refusal, suits
 from bench.node import call_here, check_node, code_digest, stop_here
 from bench.plan import Comparison
 from fixedbias.datasets import Located
 
-DEATHS = 3
-"""Workers that a comparison may cost; then it is recorded as failed."""
 _ANSWER = 10.0
 """Seconds in which a scheduler that is there answers."""
 _PATIENCE = 600.0
@@ -34,43 +32,6 @@ _LOOK = 1.0
 """Seconds between two looks at which workers there are."""
 _MISSES = 3
 """Tries at a result, `_ANSWER` seconds each."""
-_LOST = "its worker was lost"
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker as the scheduler lists it. One that is started again has another name."""
-
-    address: str
-    name: str
-    host: str
-    kinds: tuple[str, ...]
-    """Of `cpu` and `gpu`, what it offers."""
-    ready: bool
-    """Whether it takes work: not closing, not paused."""
-
-
-@dataclass
-class _Task:
-    comparison: Comparison
-    deaths: list[str] = field(default_factory=list)
-    hosts: set[str] = field(default_factory=set)
-    """Where workers died of it."""
-
-    @property
-    def kind(self) -> str:
-        return self.comparison.cell.device.partition(":")[0]
-
-
-@dataclass
-class _Busy:
-    """What a worker is doing: a task, or (None) being checked."""
-
-    worker: Worker
-    task: _Task | None
-    future: Any
-    misses: int = 0
-    """How often its result could not be fetched."""
 
 
 class ClusterExecutor:
@@ -91,7 +52,7 @@ class ClusterExecutor:
         self._address, self._say = address, say
         self._token = secrets.token_hex(8)
         self._expected: dict[str, Any] = {}
-        self._busy: dict[str, _Busy] = {}
+        self._busy: dict[str, Busy] = {}
         self._checked: dict[str, str] = {}
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._scheduler = ""
@@ -112,7 +73,8 @@ class ClusterExecutor:
         return [
             Worker(
                 address,
-                str(info["name"]),
+                # A nanny gives the next worker the old one's name, and not its port.
+                f"{info['name']} {address}",
                 info["host"],
                 tuple(kind for kind in ("cpu", "gpu") if info["resources"].get(kind)),
                 info["status"] == "running",
@@ -162,7 +124,7 @@ class ClusterExecutor:
         Raises:
             RunStopped: The scheduler is gone for too long, or no worker is fit for the run.
         """
-        waiting = [_Task(item) for item in items]
+        waiting = [Task(item) for item in items]
         workers: list[Worker] = []
         looked, idle = 0.0, False
         while waiting or any(busy.task for busy in self._busy.values()):
@@ -176,7 +138,7 @@ class ClusterExecutor:
                     if len(task.deaths) < DEATHS:
                         waiting.insert(0, task)
                     else:
-                        yield task.comparison, _died(task)
+                        yield task.comparison, died(task)
                 self._refuse_to_wait(workers, waiting)
                 missing = {task.kind for task in waiting} - {k for w in workers for k in w.kinds}
                 if bool(missing) > idle:
@@ -197,7 +159,7 @@ class ClusterExecutor:
         self,
         worker: Worker,
         workers: list[Worker],
-        waiting: list[_Task],
+        waiting: list[Task],
         function: Callable[..., Any],
         timeout: float,
         started: Callable[[Comparison], None],
@@ -205,7 +167,7 @@ class ClusterExecutor:
         """Gives a worker that is free something to do, if there is anything for it."""
         if self._checked.get(worker.name):
             return
-        task = next((t for t in waiting if _suits(t, worker, workers)), None)
+        task = next((t for t in waiting if suits(t, worker, workers)), None)
         if task is None:
             return
         if worker.name not in self._checked:
@@ -219,7 +181,7 @@ class ClusterExecutor:
     def _submit(
         self,
         worker: Worker,
-        task: _Task | None,
+        task: Task | None,
         kind: str,
         function: Callable[..., Any],
         argument: Any,
@@ -236,10 +198,10 @@ class ClusterExecutor:
             resources={kind: 1},  # another driver on this cluster waits its turn
             pure=False,
         )
-        self._busy[worker.name] = _Busy(worker, task, future)
+        self._busy[worker.name] = Busy(worker, task, future)
         future.add_done_callback(lambda _: self._events.put(worker.name))
 
-    def _collect(self, name: str) -> tuple[_Task | None, Future | None]:
+    def _collect(self, name: str) -> tuple[Task | None, Future | None]:
         """What a worker has finished: a task, and how it ended or None to have it run again."""
         busy = self._busy.get(name)
         # Also an event of a future that was given up meanwhile.
@@ -260,7 +222,7 @@ class ClusterExecutor:
         cancelled = busy.future.cancelled()  # it went down with the scheduler
         if busy.task is None:
             if not cancelled:
-                self._checked[name] = why = _refusal(outcome)
+                self._checked[name] = why = refusal(outcome)
                 if why:
                     self._say(f"a worker on {busy.worker.host} is not used: {why}")
             return None, None
@@ -269,10 +231,10 @@ class ClusterExecutor:
         raised = outcome.exception()
         if isinstance(raised, TookTooLong) or not isinstance(raised, WorkerDied | KilledWorker):
             return busy.task, outcome
-        _note_death(busy, str(raised) if isinstance(raised, WorkerDied) else _LOST)
-        return busy.task, _died(busy.task) if len(busy.task.deaths) >= DEATHS else None
+        note_death(busy, str(raised) if isinstance(raised, WorkerDied) else LOST)
+        return busy.task, died(busy.task) if len(busy.task.deaths) >= DEATHS else None
 
-    def _clear_dead(self, workers: list[Worker], same: bool) -> list[_Task]:
+    def _clear_dead(self, workers: list[Worker], same: bool) -> list[Task]:
         """Tasks of workers that are no more; of a new scheduler, all: they are not to blame."""
         present = {worker.name for worker in workers}
         lost = [name for name in self._busy if not same or name not in present]
@@ -282,11 +244,11 @@ class ClusterExecutor:
                 busy.future.cancel()
             if busy.task is not None:
                 if same:
-                    _note_death(busy, _LOST)
+                    note_death(busy, LOST)
                 tasks.append(busy.task)
         return tasks
 
-    def _refuse_to_wait(self, workers: list[Worker], waiting: list[_Task]) -> None:
+    def _refuse_to_wait(self, workers: list[Worker], waiting: list[Task]) -> None:
         able = [w for w in workers if any(task.kind in w.kinds for task in waiting)]
         if able and not self._busy and all(self._checked.get(worker.name) for worker in able):
             raise RunStopped("none of the cluster's workers is fit for this run")
@@ -298,11 +260,13 @@ class ClusterExecutor:
         return workers, self._scheduler == before
 
     def _info(self) -> Any:
-        if self._client.status not in ("running", "connecting"):  # it would say what it last knew
+        client = self._client
+        if client.status not in ("running", "connecting") or client.scheduler is None:
             raise OSError("no scheduler")
-        info: Any = self._client.scheduler_info()
-        if not info:  # while the client connects again
-            raise OSError("no scheduler")
+        # Not `scheduler_info()`: it may give what it last knew, and that without the workers.
+        info: Any = client.sync(
+            client.scheduler.identity, n_workers=-1, callback_timeout=3 * _ANSWER
+        )
         self._info_id = info["id"]
         return info
 
@@ -342,30 +306,3 @@ class ClusterExecutor:
                 self._client.run(stop_here, self._token, workers=addresses, on_error="ignore")
         with suppress(Exception):
             self._client.close(timeout=5)
-
-
-def _suits(task: _Task, worker: Worker, workers: list[Worker]) -> bool:
-    """Whether a worker may have a task: not where it died, unless there is nowhere else."""
-    if task.kind not in worker.kinds:
-        return False
-    elsewhere = {w.host for w in workers if w.ready and task.kind in w.kinds} - task.hosts
-    return worker.host not in task.hosts or not elsewhere
-
-
-def _note_death(busy: _Busy, how: str) -> None:
-    assert busy.task is not None
-    busy.task.deaths.append(how)
-    busy.task.hosts.add(busy.worker.host)
-
-
-def _died(task: _Task) -> Future:
-    future: Future = Future()
-    future.set_exception(
-        WorkerDied(f"{task.deaths[-1]}, as happened {len(task.deaths)} times with this comparison")
-    )
-    return future
-
-
-def _refusal(outcome: Future) -> str:
-    error = outcome.exception()
-    return str(outcome.result()) if error is None else f"{type(error).__name__}: {error}"

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 REFUSED = 3
 """Exit status of a worker that cannot be one here, however often it is started."""
+_SHORT = 5.0
+"""Seconds: one that ends sooner, three times in turn, was not killed but cannot start."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return usage_error(error)
     try:
         with catch_signals() as interrupts:
+            short = 0
             while True:
+                begin = time.monotonic()
                 with _start(options) as worker:
                     try:
                         with interrupts.waiting():
                             status = worker.wait()
                     finally:
                         worker.kill()
-                if status == REFUSED:
-                    return status
+                short = short + 1 if time.monotonic() - begin < _SHORT else 0
+                if status == REFUSED or short == 3:
+                    print(
+                        "bench.node: it cannot be a worker here, for the reason above", flush=True
+                    )
+                    return REFUSED
                 print(f"bench.node: the worker ended with status {status}: once more", flush=True)
                 with interrupts.waiting():
                     time.sleep(1)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from bench.board import aggregates, write_board
 from bench.config import Options
 from bench.executors import Executor, WorkerDied
 from bench.interrupts import Interrupts
@@ -18,6 +19,7 @@ from bench.machine import anonymous
 from bench.plan import Comparison
 from bench.records import Record, RecordExists, Run, read_run, recorded_keys, utc_now, write_record
 from bench.report import comparison_line
+from bench.summary import summarise
 from bench.worker import describe_error
 
 
@@ -53,7 +55,7 @@ def run_plan(
             progress.update(task, description=str(comparison.cell))
 
         results = executor.map(function, left, timeout=options.timeout, started=started)
-        began = time.monotonic()
+        began, board_due = time.monotonic(), 0.0
         for measured in range(1, len(left) + 1):
             with interrupts.waiting():
                 comparison, future = next(results)
@@ -66,7 +68,11 @@ def run_plan(
                 line = comparison_line(record, margin=options.margin)
                 progress.console.print(line, soft_wrap=not console.is_terminal)
                 records.append(record)
-                _write_board(folder, run, records, options, progress.console)
+                # One file for all cells is written anew each time: a tenth of the time at most.
+                if not aggregates(run, records) or time.monotonic() > board_due:
+                    begin = time.monotonic()
+                    _write_board(folder, run, records, options, progress.console)
+                    board_due = time.monotonic() + 9 * (time.monotonic() - begin)
             each = (time.monotonic() - began) / measured
             ahead = timedelta(seconds=round(each * (len(left) - measured)))
             progress.update(task, advance=1, left=f"{ahead} left")
@@ -109,9 +115,6 @@ def _write_board(
 ) -> None:
     """TensorBoard files while the run goes on; at its end come those with corrected verdicts."""
     try:
-        from bench.board import aggregates, write_board
-        from bench.summary import summarise
-
         fresh: list[Any] = records if aggregates(run, records) else records[-1:]
         rows = summarise(fresh, margin=options.margin, target=options.target)
         write_board(folder, run, fresh, rows)

@@ -15,11 +15,14 @@ def load(folder: str | Path) -> "pd.DataFrame":
     Columns: ``key``, the fields of the cell, ``status``, ``reason``, ``rounds``, ``stop``, ``arm``,
     ``seconds_per_example`` (median of the finite samples), ``examples_per_second``, ``samples``
     (how many are finite), ``accuracy`` (mean over the seeds), ``seeds`` and all single values of
-    the arm (``compile_seconds``, ``parameters``, ...). A failed comparison without arms, and an
-    unreadable file (status ``unreadable``), are a row without an arm.
+    the arm (``compile_seconds``, ``parameters``, ...); of a cluster's run also ``host`` and
+    ``machine``, which is equal for machines that are alike (never pool speeds over others). A
+    failed comparison without arms, and an unreadable file (status ``unreadable``), are a row
+    without an arm.
     """
     import pandas as pd
 
+    from bench.places import likeness
     from bench.records import read_run
 
     _, records, problems = read_run(folder)
@@ -27,6 +30,8 @@ def load(folder: str | Path) -> "pd.DataFrame":
     for record in records:
         own = ("key", "status", "reason", "rounds", "stop")
         row = record.cell | {name: getattr(record, name) for name in own}
+        if worker := record.extra.get("worker"):
+            row |= {"host": worker["host"], "machine": likeness(worker["machine"], worker)}
         arms = record.arms.items()
         rows += [_single(arm) | row | {"arm": name} | _summary(arm) for name, arm in arms] or [row]
     rows += [{"key": p.path.stem, "status": "unreadable", "reason": p.reason} for p in problems]

@@ -69,7 +69,14 @@ class FakeCluster:
         self.come()
         self.come()
 
-    def scheduler_info(self) -> dict[str, Any]:
+    @property
+    def scheduler(self) -> "FakeCluster":
+        return self
+
+    def sync(self, function: Any, **_: Any) -> Any:
+        return function()
+
+    def identity(self) -> dict[str, Any]:
         def happens(what: str) -> bool:
             return self.rng.random() < self.chances[what]
 
@@ -233,14 +240,14 @@ def test_the_run_stops_if_no_worker_is_fit(fake):
 def test_it_waits_for_workers_and_says_so_once(fake, monkeypatch):
     made, executor, said = fake(workers=0)
     made.come(kind="gpu")
-    looks, look = iter(range(10**6)), made.scheduler_info
+    looks, look = iter(range(10**6)), made.identity
 
     def later() -> dict[str, Any]:
         if next(looks) == 20:
             made.come()
         return look()
 
-    monkeypatch.setattr(made, "scheduler_info", later)
+    monkeypatch.setattr(made, "identity", later)
     assert len(outcomes(executor, plan(2))) == 2
     assert said == ["waiting for workers that offer cpu"]
 

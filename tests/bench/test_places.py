@@ -12,7 +12,7 @@ from bench.labels import headline, provenance
 from bench.machine import describe_machine
 from bench.page import write_report
 from bench.places import likeness, told_apart
-from bench.records import read_run
+from bench.records import load, read_run
 from bench.summary import family_sizes, record_builds, summarise
 from tests.bench.conftest import make_record
 
@@ -103,6 +103,13 @@ def test_the_report_says_so(two_kinds):
     text = write_report(two_kinds).read_text()
     assert "machine A" in text
     assert "machine B" in text
+
+
+def test_tables_name_host_and_machine(two_kinds):
+    table = load(two_kinds)
+    assert set(table["host"]) == {f"host{n}" for n in range(4)}
+    assert table.groupby("host")["machine"].nunique().eq(1).all()
+    assert table["machine"].nunique() == 2
 
 
 def test_a_failed_comparison_is_of_no_machine(two_kinds):

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ def small(cells: int, *more: str) -> list[str]:
 class Site:
     """The processes of a cluster. A node is `bench.node` and what it started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nodes: int = 2) -> None:
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -52,7 +53,7 @@ class Site:
         # Whatever holds up all processes at once, as a machine that sleeps, is not what is tested.
         self.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "2 hours"
         self.scheduler = self.start_scheduler()
-        self.nodes = [self.start_node() for _ in range(2)]
+        self.nodes = [self.start_node() for _ in range(nodes)]
 
     def start(self, name: str, *command: str) -> subprocess.Popen:
         with (self.folder / f"{name}.log").open("a") as log:
@@ -221,6 +222,30 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(site, tmp_path_factory):
     found = accuracies([record for record in records if record.status == "ok"])
     assert len(expected.keys() & found.keys()) >= 3
     assert all(found[key] == expected[key] for key in expected.keys() & found.keys())
+
+
+@pytest.mark.skipif(not TRIALS, reason="the full form, on a machine that does nothing else")
+def test_two_workers_are_worth_nearly_two(tmp_path_factory):
+    sites = {n: Site(tmp_path_factory.mktemp(f"site{n}"), nodes=n) for n in (1, 2)}
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    try:
+        for count in [1, 2] * 4:  # in turn, so that both see the machine's good and bad minutes
+            plan = [*small(24, "--accuracy-only"), "--cluster", sites[count].address]
+            begin = time.monotonic()
+            subprocess.run(
+                [sys.executable, "-m", "bench.grid", *plan],
+                cwd=tmp_path_factory.mktemp("turn"),
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            seconds[count].append(time.monotonic() - begin)
+    finally:
+        for site in sites.values():
+            site.stop()
+    # The first of each warms up files and imports.
+    ratios = [one / two for one, two in zip(seconds[1][1:], seconds[2][1:], strict=True)]
+    print(json.dumps({"seconds": seconds, "ratios": ratios}))
+    assert statistics.median(ratios) >= 1.7
 
 
 @pytest.mark.skipif(TRIALS < 2, reason="the full form: FIXEDBIAS_TRIALS=10")

@@ -43,6 +43,8 @@ def fit_replicated(
     variables of several devices, on CPUs at least. The host therefore works at every step, which
     `fit_compiled` on one device avoids: for small networks one device is faster.
 
+    Make one strategy and use it for every model of a process: TensorFlow confuses the sums of two.
+
     Over several hosts, run the same program on each with `TF_CONFIG` set and a
     `tf.distribute.MultiWorkerMirroredStrategy`, which `fit` of Keras 3 does not support. A worker
     that is lost ends the others or leaves them waiting: start all again from a checkpoint.

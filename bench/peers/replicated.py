@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -32,7 +33,7 @@ class Replicated:
         replicas: int,
     ) -> None:
         self.network = network
-        strategy = tf.distribute.MirroredStrategy(_devices(device, replicas))
+        strategy = _strategy(device, replicas)
         # Float32 means IEEE float32, on GPUs too.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         with strategy.scope():
@@ -58,6 +59,12 @@ class Replicated:
 
     def weights(self) -> list[np.ndarray]:
         return [np.asarray(weight) for weight in self.model.get_weights()]
+
+
+@lru_cache(maxsize=1)
+def _strategy(device: str, replicas: int) -> tf.distribute.Strategy:
+    """One for the process: a second one would number its sums as the first did, and be refused."""
+    return tf.distribute.MirroredStrategy(_devices(device, replicas))
 
 
 def _devices(device: str, replicas: int) -> list[str]:

@@ -96,7 +96,7 @@ def test_refuses_with_a_sentence(argv, sentence, capsys):
 
 @pytest.mark.slow
 def test_the_command_as_typed(tmp_path):
-    argv = "--layers 2 --units 8 --batch-size 32 64 --data digits --device cpu --time-cap 1"
+    argv = "--layers 2 --units 8 16 --batch-size 32 --data digits --device cpu --time-cap 1"
     command = [sys.executable, "-m", "bench.replicas", *argv.split(), "--results", "runs"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert (done.returncode, done.stderr) == (0, "")

@@ -73,7 +73,7 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
         Step("doctor", ("bench.doctor", *where, "--data", data, *results("doctor")), 90),
         Step("tests", tests, 120, "" if _TESTS.is_dir() else "there is no tests/gpu here"),
         grid("epochs", ("3", "128", "128", "float32"), 60, epochs="20" if gpu else "1"),
-        peers("fit", "fit", "fit-32", "fit-xla", "fit-xla-32"),
+        peers("fit", *(("fit", "fit-32", "fit-xla", "fit-xla-32") if gpu else ("fit",))),
         Step("rates", (*rates, *(() if gpu else ("--time-cap", "2"))), 40),
         grid("wide", wide, 75),
         Step(

@@ -20,7 +20,7 @@ from bench.records import Record, read_run
 
 # The full form: FIXEDBIAS_TRIALS=10, and FIXEDBIAS_DATA with the MNIST files.
 TRIALS = int(os.environ.get("FIXEDBIAS_TRIALS", "0"))
-CELLS = 60 if TRIALS else 12
+CELLS = 60 if TRIALS else 8
 WORKERS_KILLED = 5 if TRIALS else 2
 DATA = "mnist" if TRIALS else "digits"
 LIMIT = 3000  # it may run beside others
@@ -216,12 +216,52 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(site, tmp_path_factory):
 
     # The same plan without a cluster, or a part of it: the same accuracies, seed by seed.
     here = tmp_path_factory.mktemp("here")
-    command = [sys.executable, "-m", "bench.grid", *small(min(CELLS, 4), "--accuracy-only")]
+    command = [sys.executable, "-m", "bench.grid", *small(3, "--accuracy-only")]
     subprocess.run(command, cwd=here, check=True, timeout=LIMIT, capture_output=True)
     expected = accuracies(records_of(here))
     found = accuracies([record for record in records if record.status == "ok"])
-    assert len(expected.keys() & found.keys()) >= 3
+    assert len(expected.keys() & found.keys()) >= 2
     assert all(found[key] == expected[key] for key in expected.keys() & found.keys())
+
+
+CALLS = """
+import os, signal, sys
+from bench.node import call_here
+from distributed import Client
+
+client = Client(sys.argv[1], timeout=60, set_as_default=False)
+client.wait_for_workers(1, timeout=60)
+(worker,) = client.run(os.getpid).values()
+
+
+def call(*what):
+    return client.submit(
+        call_here, "test", *what, timeout=60, pure=False, resources={"cpu": 1}
+    )
+
+
+first = call(os.getpid).result(timeout=60)
+assert "SIGKILL" in str(call(signal.raise_signal, signal.SIGKILL).exception(timeout=60))
+second = call(os.getpid).result(timeout=60)
+assert len({worker, first, second}) == 3
+assert list(client.run(os.getpid).values()) == [worker]
+"""
+
+
+def test_a_worker_that_dasks_own_command_started_survives_what_it_measures(tmp_path):
+    site = Site(tmp_path, nodes=0)
+    try:
+        # With a nanny, as dask-jobqueue and dask-cuda do it: its workers are daemons.
+        command = ["distributed.cli.dask_worker", site.address, "--nanny", "--host", "127.0.0.1"]
+        command += ["--dashboard-address", "127.0.0.1:0", "--preload", "bench.node"]
+        site.nodes.append(site.start("node", *command, "--nthreads", "1", "--resources", "cpu=1"))
+        done = subprocess.run(
+            [sys.executable, "-c", CALLS, site.address], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr + site.log()
+        assert "bench.node: owns cores" in site.log()
+    finally:
+        site.stop()
 
 
 @pytest.mark.skipif(not TRIALS, reason="the full form, on a machine that does nothing else")

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup grid test coverage mutants lint types bench clean
+.PHONY: setup grid test slow coverage mutants lint types bench clean
 
 setup: $(READY)
 
@@ -20,8 +20,17 @@ $(READY): pyproject.toml constraints.txt
 grid: setup
 	$(BIN)/python -m bench.grid --quick
 
+# One process per core; then those tests that want the machine for themselves.
+QUICK := not slow and not gpu
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal --benchmark-disable
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "$(QUICK) and not alone" $(PARALLEL)
+	$(BIN)/python -m pytest -m "$(QUICK) and alone"
+
+slow: setup
+	$(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL)
+	$(BIN)/python -m pytest -m "slow and alone"
 
 # Of both packages, processes that tests start included. PYTEST_ARGS="-m 'not gpu'" adds slow tests.
 coverage: setup

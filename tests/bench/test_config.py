@@ -110,6 +110,7 @@ def test_answers_before_tensorflow_is_imported(argv, status):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.alone
 def test_help_answers_at_once():
     """Beside an interpreter that imports NumPy alone, so that a slow machine does not matter."""
 

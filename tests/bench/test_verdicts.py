@@ -197,6 +197,7 @@ def test_the_rule_turns_both_keys(low, estimate, high, word):
     assert verdict(Ratio(low, estimate, high, 100, 100.0), margin=0.02) == word
 
 
+@pytest.mark.alone
 def test_an_interval_is_fast_enough_to_ask_for_every_few_rounds():
     pair = session(np.random.default_rng(0), 300)
     started = time.perf_counter()

@@ -264,6 +264,7 @@ def test_a_worker_that_dasks_own_command_started_survives_what_it_measures(tmp_p
         site.stop()
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not TRIALS, reason="the full form, on a machine that does nothing else")
 def test_two_workers_are_worth_nearly_two(tmp_path_factory):
     sites = {n: Site(tmp_path_factory.mktemp(f"site{n}"), nodes=n) for n in (1, 2)}

@@ -61,6 +61,7 @@ def _race(other_steps, session):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("session", range(SESSIONS))
 def test_an_arm_is_the_same_as_itself(session):
@@ -68,6 +69,7 @@ def test_an_arm_is_the_same_as_itself(session):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("session", range(SESSIONS))
 def test_an_arm_that_does_5_percent_more_is_slower(session):

@@ -241,6 +241,7 @@ def test_a_signal_stops_the_run_which_says_how_to_go_on(signum, cwd):
     check_resumes(cwd, before)
 
 
+@pytest.mark.alone
 def test_the_second_signal_stops_at_once(cwd):
     driver = start(cwd, *SMALL, "--units", "5", "--layer", "mine.py:HangInC")
     wait_for(lambda: len(workers_of(driver)) >= 2)

@@ -51,6 +51,7 @@ class Neighbours:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(60 + 60 * SESSIONS)
 def test_a_busy_neighbour_makes_no_wrong_verdict():
     data = prepare_data("compiled", load_dataset("synthetic:60000"))

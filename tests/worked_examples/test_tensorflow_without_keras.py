@@ -169,6 +169,7 @@ def test_mnist_by_784_100_50_10_reaches_the_published_accuracy(mnist, activation
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_compiled_form_is_at_least_eight_times_as_fast_as_step_by_step() -> None:
     """Measured in one run, the two forms in turns; what compiling takes is left out."""
     rng = np.random.default_rng(0)

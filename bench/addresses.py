@@ -8,7 +8,7 @@ import ipaddress
 import re
 import socket
 
-from bench.config import UsageError
+from bench.rules import UsageError
 
 _FORM = re.compile(r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
@@ -26,7 +26,7 @@ def check_address(address: str, name: str = "--cluster") -> None:
     >>> check_address("tcp://127.0.0.1:8786")
     >>> check_address("tcp://8.8.8.8:8786")
     Traceback (most recent call last):
-    bench.config.UsageError: --cluster tcp://8.8.8.8:8786 is in public reach and not encrypted: ...
+    bench.rules.UsageError: --cluster tcp://8.8.8.8:8786 is in public reach and not encrypted: ...
     """
     parts = _FORM.fullmatch(address)
     if not parts or not 0 < int(parts[3]) < 2**16:

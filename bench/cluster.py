@@ -17,11 +17,12 @@ from typing import Any
 
 from distributed import Client, KilledWorker
 
-from bench.config import Options, UsageError
+from bench.config import Options
 from bench.executors import RunStopped, TookTooLong, WorkerDied
 from bench.handout import DEATHS, LOST, Busy, Task, Worker, died, note_death, refusal, suits
 from bench.node import call_here, check_node, code_digest, stop_here
 from bench.plan import Comparison
+from bench.rules import UsageError
 from fixedbias.datasets import Located
 
 _ANSWER = 10.0

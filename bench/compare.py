@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from bench.config import UsageError, usage_error
 from bench.places import kinds_of, told_apart
 from bench.records import BadRecord, Record, Run, read_run
+from bench.rules import UsageError, usage_error
 from bench.summary import record_builds
 from bench.verdicts import Ratio, Verdict, paired_ratio, verdict
 

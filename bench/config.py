@@ -1,9 +1,5 @@
 """The options: one dataclass, which the command line and TOML files are made from."""
 
-import importlib.util
-import math
-import re
-import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,26 +8,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from bench.arms import find_arm, user_arms
-from bench.memory import estimate_parts, lacking
-from bench.tasks import task_of
-from fixedbias.biases import bias_values
-from fixedbias.by_hand import ACTIVATIONS
-from fixedbias.datasets import check_name
-from fixedbias.text import one_line
+from bench.rules import UsageError, check_cluster, check_options, flag, words
 
 Engine = Literal["compiled", "fit", "fit-xla", "plain"]
 Task = Literal["images", "line", "half-plane", "odd"]
 Loss = Literal["auto", "cross-entropy", "sum-of-squares", "hinge", "huber"]
 Norm = Literal["none", "layer"]
 Precision = Literal["float32", "tf32", "mixed_float16", "mixed_bfloat16"]
-
-
-class UsageError(Exception):
-    """Bad input. Its text is one sentence for the user: the rule, what came, what to do."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(one_line(sentence))
 
 
 @dataclass(frozen=True)
@@ -167,7 +150,7 @@ def parse(argv: Sequence[str]) -> Options:
                 "--resume takes no other option than --cluster: the run goes on with those it was "
                 "started with."
             )
-        _check_cluster(options)
+        check_cluster(options)
         return options
     if options.config is not None:
         argv = [*_toml_arguments(options.config), *argv]
@@ -190,7 +173,7 @@ def restore(table: dict[str, Any], where: str, cluster: str | None = None) -> Op
 
 def _checked(options: Options) -> Options:
     options = replace(options, arms=tuple(dict.fromkeys(("dense", *options.arms))))
-    _check(options)
+    check_options(options)
     return options
 
 
@@ -242,16 +225,16 @@ def _arguments(table: dict[str, Any], where: str) -> list[str]:
         name = key.replace("-", "_")
         if name not in known:
             raise UsageError(
-                f"{where} has an option that does not exist, {key!r}: use {_words(sorted(known))}."
+                f"{where} has an option that does not exist, {key!r}: use {words(sorted(known))}."
             )
         if value is None:
             continue
-        rule = f"{where}: {_flag(name)} must be"
+        rule = f"{where}: {flag(name)} must be"
         if isinstance(value, bool) or isinstance(known[name], bool):
             if not isinstance(value, bool) or not isinstance(known[name], bool):
                 kind = "true or false" if isinstance(known[name], bool) else "a value"
                 raise UsageError(f"{rule} {kind}. Received: {value!r}.")
-            arguments += [_flag(name)] if value else []
+            arguments += [flag(name)] if value else []
             continue
         values = value if isinstance(value, list) else [value]
         for word in values:
@@ -261,178 +244,5 @@ def _arguments(table: dict[str, Any], where: str) -> list[str]:
             if isinstance(word, str) and (word.startswith("-") or not word.isprintable()):
                 raise UsageError(f"{rule} printable, without a dash before it. Received: {word!r}.")
         if values or isinstance(known[name], tuple):
-            arguments += [_flag(name), *map(str, values)]
+            arguments += [flag(name), *map(str, values)]
     return arguments
-
-
-def _check(options: Options) -> None:
-    check_values(options)
-    if options.time_cap >= options.timeout:
-        raise UsageError(
-            "--timeout must be more than --time-cap, or every cell would be given up. "
-            f"Received: {options.timeout:g} and {options.time_cap:g}."
-        )
-    if options.floor > options.time_cap:
-        raise UsageError(
-            "--floor must not be more than --time-cap, or no sample would be taken. "
-            f"Received: {options.floor:g} and {options.time_cap:g}."
-        )
-    if options.target is not None and not 0 < options.target < 1:
-        raise UsageError(
-            "--target must be an accuracy between 0 and 1, such as 0.97. "
-            f"Received: {options.target}."
-        )
-    check_precisions(options.precision, [options.device])
-    for arm in options.arms:
-        try:
-            find_arm(arm)
-        except ValueError as error:
-            raise UsageError(f"--arms: {error}; for a layer of your own use --layer.") from None
-    for activation in options.activation:
-        if activation not in ACTIVATIONS:
-            raise UsageError(
-                f"--activation must be among {_words(ACTIVATIONS)}. Received: {activation}."
-            )
-    for task in options.task:
-        for loss in options.loss:
-            if loss != "auto" and loss not in task_of(task).losses:
-                raise UsageError(
-                    f"--loss must be among {_words(task_of(task).losses)} for --task {task}, or "
-                    f"auto. Received: {loss}."
-                )
-    if options.straggler_rate > 1:
-        raise UsageError(
-            "--straggler-rate must be a share of 1, such as 0.01. "
-            f"Received: {options.straggler_rate:g}."
-        )
-    if options.plan_cost and importlib.util.find_spec("simpy") is None:
-        raise UsageError("--plan-cost needs simpy: pip install 'fixedbias[plan]'.")
-    if options.profile and importlib.util.find_spec("xprof") is None:
-        raise UsageError("--profile needs xprof: pip install 'fixedbias[profile]'.")
-    try:
-        user_arms(options.layer)
-    except ValueError as error:
-        raise UsageError(f"{error}.") from None
-    try:
-        examples = check_name(options.data)
-    except ValueError as error:
-        raise UsageError(f"--data: {error}.") from None
-    _check_cluster(options)
-    if not options.force and options.cluster is None:
-        _check_memory(options, examples)
-    for preset in options.bias:
-        for units in options.units:
-            for t in range(max(options.layers) - 1):
-                try:
-                    bias_values(preset, t, units)
-                except ValueError as error:
-                    raise UsageError(f"--bias: {error}.") from None
-
-
-def _check_cluster(options: Options) -> None:
-    if options.cluster is None:
-        return
-    from bench.addresses import check_address
-
-    check_address(options.cluster)
-    if importlib.util.find_spec("distributed") is None:
-        raise UsageError("--cluster needs Dask: pip install 'fixedbias[cluster]'.")
-    if ":" in options.device:
-        raise UsageError(
-            "--device must be cpu, gpu, all or auto with --cluster, since every worker has one GPU "
-            f"of its own. Received: {options.device}."
-        )
-    for name in ("profile", "time_breakdown"):
-        if getattr(options, name):
-            raise UsageError(f"{_flag(name)} is about this machine, and not for --cluster.")
-
-
-def _check_memory(options: Options, examples: int) -> None:
-    """Refuses what will not fit, before anything of it is allocated."""
-    layers, units, batch_size = max(options.layers), max(options.units), max(options.batch_size)
-    host, on_device = estimate_parts(
-        layers=layers,
-        units=units,
-        batch_size=batch_size,
-        arms=len(options.arms) + len(user_arms(options.layer)),
-        examples=examples,
-    )
-    if found := lacking(options.device, host, on_device):
-        whose, needed, free = found
-        raise UsageError(
-            f"--layers {layers} --units {units} --batch-size {batch_size} would need about "
-            f"{needed / 2**30:,.1f} GiB of memory on {whose}, and {free / 2**30:,.1f} GiB are "
-            "free: ask for less, or insist with --force."
-        )
-
-
-def check_values(options: Any) -> None:
-    """What holds for the options of every command: lists, numbers, device, results folder.
-
-    Raises:
-        UsageError: An option is empty, has a value twice or is out of range.
-    """
-    values = vars(options)
-    for name, value in values.items():
-        if isinstance(value, tuple) and name not in _ANY:
-            if not value:
-                raise UsageError(f"{_flag(name)} needs at least one value.")
-            if len(set(value)) != len(value):
-                raise UsageError(
-                    f"{_flag(name)} must not name a value twice. Received: {_words(value)}."
-                )
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, bool) or name in _ANY:
-                continue
-            if isinstance(one, int) and one < 1:
-                raise UsageError(f"{_flag(name)} must be a positive whole number. Received: {one}.")
-            if isinstance(one, float) and name not in _FROM_ZERO and not 0 < one < math.inf:
-                raise UsageError(f"{_flag(name)} must be a positive number. Received: {one}.")
-            if name in _FROM_ZERO and not 0 <= one < math.inf:
-                raise UsageError(
-                    f"{_flag(name)} must be zero or a positive number. Received: {one}."
-                )
-    check_device(options.device)
-    for name in ("results", "data_dir"):
-        folder = getattr(options, name)
-        try:
-            wrong = folder is not None and folder.exists() and not folder.is_dir()
-        except (OSError, ValueError) as error:  # too long a name, a folder that may not be read
-            raise UsageError(f"{_flag(name)} must be a folder: {error}.") from None
-        if wrong:
-            raise UsageError(f"{_flag(name)} must be a folder. Received: the file {folder}.")
-
-
-# Options that may be empty or below 1.
-_ANY = ("layer", "order_seed")
-# Numbers that may be zero.
-_FROM_ZERO = ("floor", "failure_rate", "straggler_rate")
-
-
-def check_precisions(precisions: Sequence[str], devices: Sequence[str]) -> None:
-    """Refuses TensorFloat-32 where there is none: such a cell would be float32 by another name."""
-    if "tf32" in precisions and {"cpu", "all"} & {*devices}:
-        raise UsageError(
-            "--precision tf32 is for GPUs, a CPU has no TensorFloat-32: use --device gpu, or leave "
-            f"it out. Received: {_words(devices)}."
-        )
-
-
-def check_device(device: str) -> None:
-    """Refuses what `--device` cannot mean."""
-    if not re.fullmatch("cpu|all|auto|gpu(:(0|[1-9][0-9]{0,3}))?", device):
-        raise UsageError(f"--device must be cpu, gpu, gpu:N, all or auto. Received: {device}.")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _words(values: Sequence[object] | dict) -> str:
-    return ", ".join(map(str, values))
-
-
-def usage_error(error: UsageError) -> int:
-    """Prints the sentence; the exit status of a command that was used wrongly is 2."""
-    print(f"error: {error}", file=sys.stderr)
-    return 2

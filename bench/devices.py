@@ -1,8 +1,8 @@
 """Which devices to measure on."""
 
-from bench.config import UsageError
 from bench.executors import LocalExecutor
 from bench.machine import describe_machine
+from bench.rules import UsageError
 from bench.worker import list_gpus
 
 

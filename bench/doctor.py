@@ -14,7 +14,7 @@ import tyro
 
 from bench import probes
 from bench.checks import Check, examine
-from bench.config import UsageError, check_device, usage_error
+from bench.rules import UsageError, check_device, usage_error
 
 
 @dataclass(frozen=True)

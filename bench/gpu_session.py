@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from bench.config import UsageError, check_device, usage_error
+from bench.rules import UsageError, check_device, usage_error
 from bench.session_steps import Step, make_steps
 
 _CAN_NOTHING = 10  # seconds that are too few to begin a step

@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import Options, UsageError, check_precisions, parse, restore, usage_error
+from bench.config import Options, parse, restore
+from bench.rules import UsageError, check_precisions, usage_error
 
 if TYPE_CHECKING:
     from rich.console import Console

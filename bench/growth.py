@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import tyro
 
 from bench.arms import REFERENCE
-from bench.config import UsageError, usage_error
 from bench.places import told_apart
 from bench.records import BadRecord, Record, read_run
+from bench.rules import UsageError, usage_error
 
 AXES = ("units", "layers", "batch_size", "examples")
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from bench.addresses import check_address
-from bench.config import UsageError, usage_error
+from bench.rules import UsageError, usage_error
 
 if TYPE_CHECKING:
     from bench.claims import Claim

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.config import Options, UsageError, to_arguments
+from bench.config import Options, to_arguments
 from bench.costs import CALIBRATION, Evidence, find_evidence, predict, read_evidence
 from bench.executors import COMPARISONS_PER_WORKER
+from bench.rules import UsageError
 from bench.simulation import Conditions, Outcome, trials
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import Annotated
 import tyro
 
 from bench.arms import find_arm
-from bench.config import Precision, UsageError, check_precisions, check_values, usage_error
+from bench.config import Precision
 from bench.hlo import Loop, read_loop
+from bench.rules import UsageError, check_precisions, check_values, usage_error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from bench.config import UsageError, check_values, usage_error
+from bench.rules import UsageError, check_values, usage_error
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from bench.config import UsageError, check_values, usage_error
 from bench.peers.registry import OURS, PEERS, Network, Spec
+from bench.rules import UsageError, check_values, usage_error
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from bench.arms import AGAIN, REFERENCE
-from bench.config import UsageError, usage_error
 from bench.families import family_rate
 from bench.labels import gpu_line, headline, place, precision_line, target_line
 from bench.places import UNLIKE, told_apart
 from bench.plan import Cell
 from bench.records import BadRecord, Record, Run, read_run
+from bench.rules import UsageError, usage_error
 from bench.summary import Row, family_sizes, summarise, target_accuracy
 from bench.verdicts import Ratio
 

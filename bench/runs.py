@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config import UsageError
+from bench.rules import UsageError
 from bench.tasks import make_task
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from bench.config import UsageError, check_values, usage_error
+from bench.rules import UsageError, check_values, usage_error
 
 if TYPE_CHECKING:
     from bench.records import Record

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config import UsageError, usage_error
 from bench.peers.config import Options, parse
 from bench.peers.registry import PEERS, Network
+from bench.rules import UsageError, usage_error
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bench.config import UsageError, check_values
 from bench.peers.registry import OURS, PEERS
+from bench.rules import UsageError, check_values
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import pytest
 from bench import claims, cluster, grid
 from bench.addresses import check_address, resolve
 from bench.claims import ClaimError
-from bench.config import Options, UsageError, parse
+from bench.config import Options, parse
 from bench.executors import LocalExecutor, RunStopped, TookTooLong, WorkerDied
 from bench.node import call_here, check_node
 from bench.plan import Comparison, make_plan
+from bench.rules import UsageError
 
 
 class FakeCluster:

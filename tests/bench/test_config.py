@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import Options, UsageError, parse
+from bench.config import Options, parse
+from bench.rules import UsageError
 
 
 def test_the_command_line_overrides_toml_and_toml_the_defaults(tmp_path: Path):

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bench.arms import AGAIN
-from bench.config import UsageError, parse, to_arguments
+from bench.config import parse, to_arguments
 from bench.costs import find_evidence, predict, read_evidence, write_wall
 from bench.machine import describe_machine
 from bench.plan import make_plan
 from bench.records import Record
+from bench.rules import UsageError
 
 BEGAN = datetime(2030, 1, 1, tzinfo=UTC)
 OPTIONS = "--device cpu --data digits --layers 2 4 --units 16 64 --epochs 2 --seeds 3 --time-cap 8"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench.arms import AGAIN
-from bench.config import UsageError
 from bench.gpu_session import Session, main, parse_budget
 from bench.records import Record, write_record
+from bench.rules import UsageError
 from bench.session_steps import Step, make_steps
 from bench.targets import find_targets
 from tests.bench.conftest import make_record, write_run_folder

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.config import UsageError
 from bench.executors import LocalExecutor
 from bench.peers.__main__ import main
 from bench.peers.config import parse
@@ -19,6 +18,7 @@ from bench.peers.race import Rules, check_accuracy, out_of_tolerance, race
 from bench.peers.registry import OURS, PEERS, Network, Spec
 from bench.peers.report import ceiling_share, groups, judge, print_report
 from bench.records import Record, read_run
+from bench.rules import UsageError
 from bench.verdicts import Verdict
 from tests.bench.fake_peers import train_steps
 

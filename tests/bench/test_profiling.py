@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import Options, UsageError, parse
+from bench.config import Options, parse
 from bench.executors import LocalExecutor
 from bench.plan import make_plan
 from bench.profiling import _longest, profile_arm, read_profiles, write_profile
+from bench.rules import UsageError
 
 
 @pytest.mark.slow

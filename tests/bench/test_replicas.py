@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from bench import devices
-from bench.config import UsageError
 from bench.peers.registry import OURS
 from bench.records import Record, read_run
 from bench.replicas import find_replicas, main, parse, peer_name
+from bench.rules import UsageError
 from bench.scaling import conclusions, print_report, scalings
 
 

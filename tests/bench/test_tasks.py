@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from bench.arms import find_arm
-from bench.config import UsageError, parse
+from bench.config import parse
 from bench.engines import prepare_data
 from bench.models import CellModel, build_model
 from bench.plan import Cell, make_plan
 from bench.records import read_run
+from bench.rules import UsageError
 from bench.tasks import TASKS, make_task, task_of
 
 CELL = Cell(3, 32, 32, "float32", "cpu", "compiled", "linspace", "odd", loss="sum-of-squares")

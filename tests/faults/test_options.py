@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import config, grid, memory
-from bench.config import Options, UsageError, parse, restore
+from bench.config import Options, parse, restore
 from bench.memory import estimate_bytes, estimate_parts, free_bytes
+from bench.rules import UsageError
 
 EXAMPLES = int(os.environ.get("FIXEDBIAS_FUZZ_OPTIONS", "150"))
 

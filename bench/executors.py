@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
 
+from bench.records import Record
 from bench.worker import ran_out, start_worker
 
 COMPARISONS_PER_WORKER = 4
@@ -168,7 +169,11 @@ def comparison_executor(log: str | Path) -> LocalExecutor:
     lives, and a comparison compiles dozens. After one that ran out of a device's memory, what still
     holds some would starve the next.
     """
-    return LocalExecutor(log, max_calls=COMPARISONS_PER_WORKER, spent=ran_out)
+
+    def spent(result: Any) -> bool:  # other things are called there too
+        return isinstance(result, Record) and ran_out(result)
+
+    return LocalExecutor(log, max_calls=COMPARISONS_PER_WORKER, spent=spent)
 
 
 def _start_tracker() -> None:

@@ -18,8 +18,10 @@ settings.register_profile(
     "mutants", derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate]
 )
 
-# A shell's background jobs are started with SIGINT ignored, and so would be all that tests start.
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and so would be all that
+# tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

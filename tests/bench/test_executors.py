@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from bench.executors import LocalExecutor, WorkerDied
+from bench.executors import LocalExecutor, WorkerDied, comparison_executor
 from bench.interrupts import Interrupted, Interrupts, catch_signals
 from bench.locks import RunIsBusy, lock_run
+from bench.records import Record
+from bench.worker import describe_error, ran_out
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +97,17 @@ def test_a_run_has_one_driver(tmp_path):
         pass
     with lock_run(tmp_path):
         pass
+
+
+def test_a_worker_that_ran_out_of_memory_is_replaced_and_other_results_do_not_matter():
+    with comparison_executor(os.devnull) as executor:
+        first = executor.call(os.getpid)
+        assert executor.call(str, "out of memory") == "out of memory"
+        assert executor.call(os.getpid) == first
+        assert ran_out(executor.call(_ran_out))
+        assert executor.call(os.getpid) != first
+
+
+def _ran_out():
+    error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+    return Record(key="k", cell={}, status="failed", reason=describe_error(error))

@@ -20,8 +20,8 @@ from bench.records import Record, read_run
 
 # The full form: FIXEDBIAS_TRIALS=10, and FIXEDBIAS_DATA with the MNIST files.
 TRIALS = int(os.environ.get("FIXEDBIAS_TRIALS", "0"))
-CELLS = 60 if TRIALS else 8
-WORKERS_KILLED = 5 if TRIALS else 2
+CELLS = 60 if TRIALS else 6
+WORKERS_KILLED = 5 if TRIALS else 1
 DATA = "mnist" if TRIALS else "digits"
 LIMIT = 3000  # it may run beside others
 

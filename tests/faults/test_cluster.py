@@ -177,6 +177,7 @@ def trial(site: Site, seed: int) -> tuple[list[Record], dict[str, int]]:
             if what == "driver":
                 driver.send_signal(rng.choice([signal.SIGINT, signal.SIGKILL]))
                 done = driver.wait(timeout=60) in (130, -signal.SIGKILL, 0)
+                driver = site.start_driver()  # even if nothing is left: what it says at last counts
             else:
                 done = getattr(site, f"kill_{what}")(rng)
             if done:

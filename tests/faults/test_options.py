@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import config, grid, memory
+from bench import grid, memory, rules
 from bench.config import Options, parse, restore
 from bench.memory import estimate_bytes, estimate_parts, free_bytes
 from bench.rules import UsageError
@@ -143,7 +143,7 @@ quick = settings(
 def test_any_command_line(table):
     argv = []
     for name, value in table.items():
-        flag = config._flag(name)
+        flag = rules.flag(name)
         if isinstance(value, bool):
             argv += [flag] if value else []
         else:

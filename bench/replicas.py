@@ -2,21 +2,18 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from bench.peers.registry import OURS, PEERS, Network, Spec
+from bench.peers.registry import OURS, PEERS, Spec
 from bench.rules import UsageError, check_values, usage_error
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.peers.process import RemotePeer, Task
 
 ENGINE = "replicas"
 """What a record's cell names as its engine."""
@@ -113,9 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(argv)
         if options.dry_run:
-            for network in _networks(options):
+            from bench.peers.driving import networks
+
+            for network in networks(options):
                 print(f"T={network.layers} units={network.units} batch={network.batch_size}")
-            print(f"{len(_networks(options))} cells on {_words(options.replicas)} devices")
+            print(f"{len(networks(options))} cells on {_words(options.replicas)} devices")
             return 0
         return _drive(options, argv)
     except UsageError as error:
@@ -152,11 +151,6 @@ def _spec(replicas: int) -> Spec:
     return Spec("bench.peers.replicated:Replicated", settings={"replicas": replicas})
 
 
-def _networks(options: Options) -> list[Network]:
-    axes = product(options.batch_size, options.layers, options.units)
-    return [Network(layers, units, batch_size) for batch_size, layers, units in axes]
-
-
 def _words(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
@@ -164,23 +158,16 @@ def _words(values: Sequence[int]) -> str:
 def _drive(options: Options, argv: list[str]) -> int:
     from rich.console import Console
 
-    from bench.peers.process import RemotePeer, Task
+    from bench.peers.driving import find_images, networks, processes, race_all
+    from bench.peers.process import Task
     from bench.peers.race import cell_of
     from bench.records import cell_key
-    from bench.runs import find_data, open_run
-    from fixedbias.datasets import load_dataset
+    from bench.runs import open_run
+    from bench.scaling import cell_line
 
     console = Console(highlight=False, markup=False, emoji=False)
     device = find_replicas(options.device, max(options.replicas))
-    located, dataset = find_data(options.data, options.data_dir)
-    data = load_dataset(located.name, located.data_dir, download=False)
-    if max(options.batch_size) > len(data.x_train):
-        raise UsageError(
-            f"--batch-size must be at most {len(data.x_train)}, the training images of "
-            f"{located.name}. Received: {max(options.batch_size)}."
-        )
-    if located.notice:
-        console.print(located.notice, soft_wrap=True)
+    located, dataset, test_examples = find_images(options, console)
     common: dict[str, Any] = {
         "images": options.images,
         "device": device,
@@ -188,7 +175,7 @@ def _drive(options: Options, argv: list[str]) -> int:
         "engine": ENGINE,
     }
     tasks = [
-        Task(network, located.name, located.data_dir, **common) for network in _networks(options)
+        Task(network, located.name, located.data_dir, **common) for network in networks(options)
     ]
     folder = open_run(
         "bench.replicas",
@@ -199,52 +186,22 @@ def _drive(options: Options, argv: list[str]) -> int:
         seed=options.order_seed,
     )
     console.print(f"{len(tasks)} cells on {device}, {located.name}: {folder}", soft_wrap=True)
-    with ExitStack() as stack:
-        peers = {}
-        for count in options.replicas:
-            name = peer_name(count)
-            log = folder / "worker.log"
-            peers[name] = RemotePeer(name, _spec(count), log, timeout=options.timeout)
-            stack.callback(peers[name].close)
+    specs = {peer_name(count): _spec(count) for count in options.replicas}
+    # One cell is enough, the one with most steps: what is computed does not depend on widths.
+    checked = min(tasks, key=lambda task: (task.network.batch_size, task.network.units))
+    compiled = {
+        peer_name(count): "whole epoch" if count == 1 else "forward and backward"
+        for count in options.replicas
+    }
+    more: dict[str, Any] = {"line": cell_line, "extra": {"xla": compiled}}
+    what = folder, console, test_examples
+    with processes(specs, folder, options.timeout) as peers:
         try:
-            wrong = _run(tasks, peers, options, folder, console, len(data.x_test))
+            wrong = race_all(tasks, checked, peers, options, *what, **more)
         except KeyboardInterrupt:
             console.print(f"interrupted; the cells that are done are in {folder}", soft_wrap=True)
             return 130
     return _show(folder, options, console) or int(wrong)
-
-
-def _run(
-    tasks: list["Task"],
-    peers: dict[str, "RemotePeer"],
-    options: Options,
-    folder: Path,
-    console: "Console",
-    test_examples: int,
-) -> bool:
-    from bench.peers.race import Rules, check_accuracy, race
-    from bench.peers.report import accuracy_lines
-    from bench.records import write_record
-    from bench.scaling import cell_line
-
-    # One cell is enough, the one with most steps: what is computed does not depend on widths.
-    checked = min(tasks, key=lambda task: (task.network.batch_size, task.network.units))
-    accuracies = check_accuracy(checked, peers, options.epochs)
-    lines, wrong = accuracy_lines(accuracies, checked, options.epochs, test_examples)
-    for line in lines:
-        console.print(line, soft_wrap=True)
-    rules = Rules(options.floor, options.halfwidth, options.time_cap, options.order_seed)
-    for task in tasks:
-        record = race(task, peers, rules)
-        record.extra["xla"] = {
-            peer_name(count): "whole epoch" if count == 1 else "forward and backward"
-            for count in options.replicas
-        }
-        if task is checked:
-            record.extra["accuracies"] = accuracies
-        write_record(folder, record)
-        console.print(cell_line(record), soft_wrap=True)
-    return wrong
 
 
 def _show(folder: Path, options: Options, console: "Console") -> int:

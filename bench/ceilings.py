@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.ratios import paired_ratio
 from bench.timing import Burst
-from bench.verdicts import paired_ratio
 
 
 class Product(NamedTuple):

@@ -16,10 +16,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bench.places import kinds_of, told_apart
+from bench.ratios import Ratio, paired_ratio
 from bench.records import BadRecord, Record, Run, read_run
 from bench.rules import UsageError, usage_error
 from bench.summary import record_builds
-from bench.verdicts import Ratio, Verdict, paired_ratio, verdict
+from bench.verdicts import Verdict, verdict
 
 # Seconds of a reference and of what is held against it, and the builds they come from.
 _Pair = tuple[list[float], list[float], list[int]]

@@ -12,8 +12,8 @@ import pytest
 
 from bench.ceilings import Product, ceiling_bursts, ceiling_share
 from bench.machine import describe_machine
+from bench.ratios import Ratio
 from bench.timing import Burst, Session, measure_rounds
-from bench.verdicts import Ratio
 
 ROUNDS = 15
 FLOOR = 0.02

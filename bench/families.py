@@ -1,12 +1,14 @@
 """Many comparisons at once: verdicts corrected for their number."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.verdicts import Ratio, Verdict, p_values, paired_ratio, verdict
+from bench.ratios import Ratio, p_values, paired_ratio
+from bench.verdicts import Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,18 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)).clip(max=1)
     return adjusted
+
+
+def least_rounds(members: int, alpha: float = 0.05) -> int:
+    """Rounds of one build without which no comparison of a family can get a verdict.
+
+    Though all n rounds agree, the sign test gives p = 2 / 2^n, and the first step of `holm` asks
+    for alpha / members.
+
+    >>> least_rounds(1), least_rounds(5), least_rounds(9)
+    (6, 8, 9)
+    """
+    return math.ceil(math.log2(2 * members / alpha))
 
 
 def family_rate(members: int, alpha: float = 0.05) -> float:

@@ -95,7 +95,7 @@ def _drive(options: Options, argv: list[str]) -> int:
 
 def time_ratios(record: "Record") -> dict[int, tuple[float, float, float]]:
     """Time of an epoch of so many networks over that of one: low, estimate, high."""
-    from bench.verdicts import paired_ratio
+    from bench.ratios import paired_ratio
 
     found = {}
     for name, arm in record.arms.items():

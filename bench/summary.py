@@ -11,16 +11,10 @@ from typing import Any
 from bench.arms import AGAIN, REFERENCE
 from bench.ceilings import ceiling_share
 from bench.families import judge_family
+from bench.ratios import Ratio, paired_ratio
 from bench.records import Record
 from bench.tasks import task_of
-from bench.verdicts import (
-    Difference,
-    Ratio,
-    Verdict,
-    accuracy_difference,
-    paired_ratio,
-    verdict,
-)
+from bench.verdicts import Difference, Verdict, accuracy_difference, verdict
 
 # Of the loss of the first epoch: no training that converges gets there.
 _EXPLODED = 10

@@ -14,8 +14,8 @@ from bench.conftest import beside_products, ratio_info
 from bench.engines import prepare_data, training_burst
 from bench.models import build_model
 from bench.plan import Cell
+from bench.ratios import paired_ratio
 from bench.timing import measure_rounds
-from bench.verdicts import paired_ratio
 from fixedbias import mlp
 from fixedbias.datasets import load_dataset
 

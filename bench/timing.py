@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bench.verdicts import paired_ratio, rounds_needed
+from bench.ratios import paired_ratio, rounds_needed
 
 # Rounds between two looks at the precision, and at least so many of every build.
 _ROUNDS, _ROUNDS_PER_BUILD = 5, 10

@@ -9,12 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.verdicts import (
-    Verdict,
-    p_values,
-    paired_ratio,
-    verdict,
-)
+from bench.ratios import p_values, paired_ratio
+from bench.verdicts import Verdict, verdict
 from tests.bench.sessions import WRONG, in_builds, paired_times
 
 

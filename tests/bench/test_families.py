@@ -10,7 +10,8 @@ from scipy import stats
 
 import bench.families
 from bench.families import family_rate, holm, judge_family
-from bench.verdicts import Verdict, p_values, paired_ratio, verdict
+from bench.ratios import p_values, paired_ratio
+from bench.verdicts import Verdict, verdict
 from tests.bench.sessions import WRONG, in_builds, paired_times, session
 
 lists_of_p = st.lists(st.floats(0, 1), min_size=1, max_size=20)

@@ -1,5 +1,6 @@
 """The side-by-side: its order, its ends, its failures, with peers that pretend; then real ones."""
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -173,6 +174,18 @@ def test_the_report_fits_80_columns_with_every_peer(capsys):
     assert not any("…" in line for line in lines)
     assert any(line.startswith("Keras fit, 1 step ") for line in lines)
     assert sum(line.startswith("batch 1") and line.endswith("peer's") for line in lines) == 2
+
+
+def test_the_report_says_when_no_verdict_was_possible(capsys):
+    record = make_record(64, 32, fit=4e-6, jax=2e-6)
+    arms = {name: {"samples": arm["samples"][:5]} for name, arm in record.arms.items()}
+    more = {"order": record.order[:5], "extra": {"timing_seconds": 15.0}}
+    record = dataclasses.replace(record, arms=arms, **more)
+    print_report([record], Console(width=80), margin=0.02)
+    said = "5 rounds give no verdict among 2 (Holm), however clear: it takes 7, which --time-cap 21"
+    assert said in capsys.readouterr().out
+    print_report([make_record(64, 32, fit=4e-6, jax=2e-6)], Console(width=80), margin=0.02)
+    assert "no verdict" not in capsys.readouterr().out
 
 
 def test_a_peer_that_learns_otherwise_is_named():

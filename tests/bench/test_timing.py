@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.ratios import paired_ratio, rounds_needed
 from bench.timing import Burst, Session, measure_rounds
-from bench.verdicts import paired_ratio, rounds_needed
 
 
 class Clock:

@@ -16,8 +16,9 @@ from bench.arms import ARMS, REFERENCE
 from bench.engines import prepare_data, training_burst
 from bench.models import build_model
 from bench.plan import Cell
+from bench.ratios import paired_ratio
 from bench.timing import measure_rounds
-from bench.verdicts import Verdict, paired_ratio, verdict
+from bench.verdicts import Verdict, verdict
 from fixedbias.datasets import load_dataset
 
 SESSIONS = int(os.environ.get("FIXEDBIAS_SESSIONS", "3"))

@@ -8,11 +8,12 @@ from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
 from bench.families import family_rate
-from bench.labels import accuracy_line, headline, names, precision_line, provenance, target_line
+from bench.labels import names, provenance
 from bench.panels import Story
 from bench.places import UNLIKE, kinds_of, told_apart
 from bench.profiling import profile_rows, read_profiles
 from bench.records import BadRecord, Record, Run, read_run
+from bench.sentences import accuracy_line, device_line, headline, precision_line, target_line
 from bench.style import looks
 from bench.summary import Row, family_sizes, summarise, target_accuracy
 
@@ -49,7 +50,7 @@ def gather(folder: Path) -> Facts:
     story = Story(run, records, rows, looks(arms), margin, target)
     failed = sum(record.status == "failed" for record in records)
     learning = [accuracy_line(rows), target_line(rows, target) if target else ""]
-    lead = [*learning, precision_line(rows), _instrument(rows)]
+    lead = [*learning, precision_line(rows), device_line(rows), _instrument(rows)]
     return Facts(
         title=f"{run.dataset['name']}, {len(records)} of {len(run.plan)} cells, {run.created[:10]}",
         headline=headline(rows, failed),

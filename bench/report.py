@@ -14,13 +14,14 @@ from rich.table import Column, Table
 
 from bench.arms import AGAIN, REFERENCE
 from bench.families import family_rate
-from bench.labels import gpu_line, headline, place, precision_line, target_line
+from bench.labels import place
 from bench.places import UNLIKE, told_apart
 from bench.plan import Cell
+from bench.ratios import Ratio
 from bench.records import BadRecord, Record, Run, read_run
 from bench.rules import UsageError, usage_error
+from bench.sentences import device_line, gpu_line, headline, precision_line, target_line
 from bench.summary import Row, family_sizes, summarise, target_accuracy
-from bench.verdicts import Ratio
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def closing_lines(
     from bench.board import LEAVES, aggregates, count_leaves
 
     target = target_accuracy(run.dataset["name"], run.options.get("target"))
-    lines = [target_line(rows, target) if target else "", precision_line(rows), gpu_line(rows)]
+    lines = [target_line(rows, target) if target else "", precision_line(rows)]
+    lines += [device_line(rows), gpu_line(rows)]
     sizes = family_sizes(rows)
     if sizes and sizes[0] > 1:
         lines.append(

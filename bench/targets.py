@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from bench.arms import REFERENCE
 from bench.peers.registry import OURS
+from bench.ratios import paired_ratio
 from bench.records import Record, read_run
+from bench.sentences import device_line
 from bench.stacking import time_ratios
 from bench.summary import summarise
-from bench.verdicts import Verdict, paired_ratio
+from bench.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,7 @@ def find_targets(folder: Path, *, on_gpu: bool) -> list[Target]:
         folder: Holds a folder of runs for every step.
         on_gpu: Whether the session measured a GPU; elsewhere the values are shown and not judged.
     """
-    records = [
-        record
-        for header in sorted(folder.glob("*/*/run.json"))
-        for record in read_run(header.parent)[1]
-        if record.status == "ok"
-    ]
+    records = _records(folder)
     found = [
         *_epochs(records),
         *_peers(records),
@@ -49,6 +46,25 @@ def find_targets(folder: Path, *, on_gpu: bool) -> list[Target]:
     return [
         Target(t.what, t.to_reach, t.measured, "for a GPU" if t.measured else t.state)
         for t in found
+    ]
+
+
+def crossover(folder: Path) -> str:
+    """From which width on the GPU is faster than the CPU, in a sentence; empty if not measured.
+
+    Args:
+        folder: As for `find_targets`.
+    """
+    both = [r for r in _records(folder, "crossover") if r.cell["engine"] == "compiled"]
+    return device_line(summarise(both, margin=0.02))
+
+
+def _records(folder: Path, step: str = "*") -> list[Record]:
+    return [
+        record
+        for header in sorted(folder.glob(f"{step}/*/run.json"))
+        for record in read_run(header.parent)[1]
+        if record.status == "ok"
     ]
 
 

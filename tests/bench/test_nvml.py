@@ -9,8 +9,8 @@ import pynvml
 import pytest
 
 from bench.facts import gather
-from bench.labels import gpu_line
 from bench.nvml import GpuWatch
+from bench.sentences import gpu_line
 from bench.summary import summarise
 from bench.timing import Burst, measure_rounds
 from bench.usage import PeakMemory, measure_energy

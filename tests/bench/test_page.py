@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from bench.labels import headline
 from bench.page import write_report
 from bench.records import Record, read_run
 from bench.report import main
+from bench.sentences import headline
 from bench.style import looks
 from bench.summary import summarise
 from tests.bench.conftest import make_record, write_run_folder

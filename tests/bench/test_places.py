@@ -8,11 +8,12 @@ import pytest
 from bench.compare import main as compare
 from bench.facts import gather
 from bench.families import judge_family
-from bench.labels import headline, provenance
+from bench.labels import provenance
 from bench.machine import describe_machine
 from bench.page import write_report
 from bench.places import likeness, told_apart
 from bench.records import load, read_run
+from bench.sentences import headline
 from bench.summary import family_sizes, record_builds, summarise
 from tests.bench.conftest import make_record
 

@@ -147,7 +147,7 @@ class Session:
                 self._note(step, "no time left", f"of the {budget:g} s")
             else:
                 # So that no step takes the time of all that come after it.
-                share = max(30.0, budget / 4)
+                share = max(60.0, budget / 4)
                 self._run(step, min(step.seconds, share, left - 2))
             self.write()
         self.write()
@@ -195,7 +195,7 @@ class Session:
     def write(self) -> None:
         """Writes the summary, whole or not at all."""
         from bench.machine import describe_machine, git_commit
-        from bench.targets import find_targets, targets_table
+        from bench.targets import crossover, find_targets, targets_table
 
         targets = find_targets(self.folder, on_gpu=self.device != "cpu")
         summary = {
@@ -214,6 +214,7 @@ class Session:
                 f"# Session on {self.device}\n",
                 targets_table(targets),
                 "",
+                *([f"{found}\n"] if (found := crossover(self.folder)) else []),
                 "| step | | seconds | |",
                 "| --- | --- | --- | --- |",
                 *rows,

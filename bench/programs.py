@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, loop in loops.items():
         print(describe(name, loop))
     if options.save is not None:
-        counts = {name: asdict(loop) for name, loop in loops.items()}
+        # `vars`, and not `asdict`, which makes of a Counter one of pairs.
+        counts = {name: vars(loop) for name, loop in loops.items()}
         options.save.write_text(json.dumps(counts, indent=1) + "\n")
     return int(any(loop.host_transfers or not loop.trip_count for loop in loops.values()))
 

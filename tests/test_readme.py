@@ -31,7 +31,7 @@ NODES = [
     for command in COMMANDS
     if "bench.node" in command
 ]
-PEERS = [c.removeprefix("python -m bench.peers").strip() for c in COMMANDS if "bench.peers" in c]
+PEERS = [c[len("python -m bench.peers") :].strip() for c in COMMANDS if "bench.peers" in c.split()]
 REPLICAS = [
     c.removeprefix("python -m bench.replicas").strip() for c in COMMANDS if "bench.replicas" in c
 ]
@@ -89,11 +89,15 @@ def test_the_commands_of_several_devices_are_accepted(arguments):
     replicas.parse(shlex.split(arguments))
 
 
-GPU = [c for c in COMMANDS if re.search(r"bench\.(gpu_session|programs|stacking|rates)", c)]
+OWN = [
+    c
+    for c in COMMANDS
+    if re.search(r"bench\.(gpu_session|programs|stacking|rates|peers\.sessions)", c)
+]
 
 
-@pytest.mark.parametrize("command", GPU)
-def test_the_commands_for_a_gpu_are_accepted(command):
+@pytest.mark.parametrize("command", OWN)
+def test_the_commands_with_options_of_their_own_are_accepted(command):
     _, _, module, *argv = shlex.split(command)
     options = importlib.import_module(module).Options
     assert tyro.cli(options, args=argv)

@@ -1,5 +1,6 @@
 """A session: whatever a step does, the others get their turn, and nothing that is done is lost."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -98,6 +99,8 @@ def test_every_step_is_a_command_that_accepts_its_options(device, tmp_path):
     for step in make_steps(device, tmp_path, "digits"):
         names.add(step.name)
         module, *argv = step.argv
+        if step.missing.startswith("on a CPU"):
+            continue
         if module == "bench.grid":
             # Whether it fits is a matter of the machine.
             assert parse([*argv, "--force"]).device == (
@@ -152,26 +155,39 @@ def test_targets_come_from_the_records(tmp_path):
     assert {t.state for t in find_targets(tmp_path, on_gpu=False)} == {"for a GPU", "not measured"}
 
 
+def test_the_width_from_which_a_gpu_pays_is_in_the_summary(tmp_path):
+    records = []
+    for device, speeds in {"cpu": {64: 1.0, 512: 1.0}, "gpu:0": {64: 0.5, 512: 3.0}}.items():
+        for units, speed in speeds.items():
+            record = make_record(units=units)
+            record.cell["device"] = device
+            record.arms["dense"]["samples"] = [1e-5 / speed] * record.rounds
+            records.append(dataclasses.replace(record, key=f"{device[:3]}-{units}"))
+    (tmp_path / "crossover").mkdir()
+    write_run_folder(tmp_path / "crossover" / "run", records)
+    Session(tmp_path, "gpu").write()
+    said = (
+        "Devices: dense is faster on gpu:0 than on cpu from 512 units on (0.5 to 3 times) at T=3."
+    )
+    assert said in (tmp_path / "session.md").read_text().splitlines()
+
+
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_whole_path_on_a_cpu(tmp_path):
-    """As the README has it, in less time: doctor, tests and what else there is time for."""
-    argv = ["--device", "cpu", "--budget", "75s", "--data", "digits", "--results", "here"]
+    """As the README has it, with time for a slower machine than one that needs two minutes."""
+    argv = ["--device", "cpu", "--budget", "9m", "--data", "digits", "--results", "here"]
     command = [sys.executable, "-m", "bench.gpu_session", *argv]
-    begin = time.monotonic()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=580)
-    # As many steps as there are would take several times this; what it takes to stop one is in it.
-    assert time.monotonic() - begin < 300
     found = states(tmp_path / "here")
     steps = make_steps("cpu", tmp_path, "digits")
-    assert list(found) == [step.name for step in steps]
-    assert set(found.values()) <= {"ok", "failed", "over time", "no time left", "cannot run"}
-    assert found["doctor"] in ("ok", "over time"), done.stdout
-    assert "failed" not in found.values(), done.stdout
-    assert done.returncode == int("over time" in found.values())
-    assert (
-        "| 16 stacked seeds | < 2 times the time of one |"
-        in (tmp_path / "here" / "session.md").read_text()
-    )
+    expected = {step.name: "cannot run" if step.missing else "ok" for step in steps}
+    assert found == expected, done.stdout
+    assert list(found) == list(expected)
+    assert done.returncode == 0
+    shown = (tmp_path / "here" / "session.md").read_text()
+    assert "| 16 stacked seeds | < 2 times the time of one |" in shown
+    assert "| fixed against dense | a verdict in every cell, never slower | 1 cells: " in shown
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert size < 5 * 2**20
 

@@ -1,5 +1,6 @@
 """Programs: what a step launches is counted right, from text and from this machine's compiler."""
 
+import json
 import re
 
 import pytest
@@ -48,6 +49,15 @@ def test_what_a_step_launches_is_counted():
     assert loop.trip_count == 468
     assert dict(loop.kernels) == {"custom-call": 2, "fusion": 1, "copy": 1}
     assert (loop.products, loop.epilogues, loop.host_transfers) == (3, 1, [])
+
+
+def test_the_counts_are_saved(tmp_path):
+    (tmp_path / "epoch.hlo").write_text(GPU)
+    saved = tmp_path / "counts.json"
+    assert main(["--hlo", str(tmp_path / "epoch.hlo"), "--save", str(saved)]) == 0
+    (counts,) = json.loads(saved.read_text()).values()
+    assert counts["kernels"] == {"custom-call": 2, "fusion": 1, "copy": 1}
+    assert (counts["trip_count"], counts["products"], counts["host_transfers"]) == (468, 3, [])
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,14 @@ def _compile(options: Options) -> dict[str, Loop]:
             find_arm(arm)
         except ValueError as error:
             raise UsageError(f"--arms: {error}.") from None
+    from bench import programs
     from bench.devices import find_devices
+    from bench.executors import LocalExecutor
 
     (device,) = find_devices(options.device)
-    return {arm: read_loop(epoch_text(options, arm, device)) for arm in options.arms}
+    with LocalExecutor() as executor:  # keeps TensorFlow's messages off the terminal
+        texts = [executor.call(programs.epoch_text, options, arm, device) for arm in options.arms]
+    return dict(zip(options.arms, map(read_loop, texts), strict=True))
 
 
 def epoch_text(options: Options, arm: str, device: str, stage: str = "optimized_hlo") -> str:

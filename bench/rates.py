@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from bench.rules import UsageError, check_values, usage_error
+
+if TYPE_CHECKING:
+    from bench.records import Record
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
@@ -56,19 +59,35 @@ class _Checkable(Options):
 
 
 def _drive(options: Options, argv: list[str]) -> int:
+    from bench import rates
     from bench.devices import find_devices
+    from bench.executors import LocalExecutor
     from bench.keys import cell_key
-    from bench.nvml import GpuWatch
-    from bench.records import Record, utc_now, write_record
+    from bench.records import write_record
     from bench.runs import open_run
-    from bench.timing import measure_rounds
 
     (device,) = find_devices(options.device)
     cell = {"device": device, "engine": "rates", "data": "normal", "size": options.size}
     header: dict[str, Any] = {"plan": [cell_key(cell)], "seed": 0}
     header["dataset"] = {"name": "normal", "checksum": ""}
     folder = open_run("bench.rates", argv, asdict(options), **header)
-    started = utc_now()
+    with LocalExecutor(folder / "worker.log") as executor:
+        record = executor.call(rates.measure, options, cell)
+    write_record(folder, record)
+    for name, arm in record.arms.items():
+        print(f"{name}: {arm['flops_per_second'] / 1e12:,.3g} TFLOP/s")
+    print(f"record: {folder}")
+    return 0
+
+
+def measure(options: Options, cell: dict[str, Any]) -> "Record":
+    """Times the products, in the process that it is called in."""
+    from bench.keys import cell_key
+    from bench.nvml import GpuWatch
+    from bench.records import Record, utc_now
+    from bench.timing import measure_rounds
+
+    started, device = utc_now(), cell["device"]
     chosen = [p for p in PRECISIONS if (p, device) != _NONE]
     bursts = {p: _burst(device, p, options.size, options.floor) for p in chosen}
     with GpuWatch(device) as watch:
@@ -85,7 +104,7 @@ def _drive(options: Options, argv: list[str]) -> int:
         name: {"samples": samples, "flops_per_second": flops / median(samples)}
         for name, samples in session.samples.items()
     }
-    record = Record(
+    return Record(
         key=cell_key(cell),
         cell=cell,
         status="ok",
@@ -96,11 +115,6 @@ def _drive(options: Options, argv: list[str]) -> int:
         started=started,
         ended=utc_now(),
     )
-    write_record(folder, record)
-    for name, arm in arms.items():
-        print(f"{name}: {arm['flops_per_second'] / 1e12:,.3g} TFLOP/s")
-    print(f"record: {folder}")
-    return 0
 
 
 _NONE = ("tf32", "cpu")  # a CPU has no TensorFloat-32

@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drive(options: Options, argv: list[str]) -> int:
+    from bench import stacking
     from bench.devices import find_devices
+    from bench.executors import LocalExecutor
     from bench.keys import cell_key
     from bench.records import write_record
     from bench.runs import find_data, open_run
@@ -82,15 +84,23 @@ def _drive(options: Options, argv: list[str]) -> int:
     }
     header: dict[str, Any] = {"plan": [cell_key(cell)], "dataset": dataset, "seed": 0}
     folder = open_run("bench.stacking", argv, asdict(options), **header)
-    record = _measure(options, cell, located.data_dir)
+    with LocalExecutor(folder / "worker.log") as executor:
+        record = executor.call(stacking.measure, options, cell, located.data_dir)
     write_record(folder, record)
-    for count, found in time_ratios(record).items():
-        print(f"{count} networks: {found[1]:.2f} ({found[0]:.2f}-{found[2]:.2f}) times one's time")
-    for name, arm in record.arms.items():
-        if "error" in arm:
-            print(f"{name} networks: {arm['error']}")
+    for line in lines(record):
+        print(line)
     print(f"record: {folder}")
     return int(any("error" in arm for arm in record.arms.values()))
+
+
+def lines(record: "Record") -> list[str]:
+    """What a record says: a line for each number of networks."""
+    found = [
+        f"{count} networks: {estimate:.2f} ({low:.2f}-{high:.2f}) times one's time"
+        for count, (low, estimate, high) in time_ratios(record).items()
+    ]
+    errors = [f"{n} networks: {arm['error']}" for n, arm in record.arms.items() if "error" in arm]
+    return found + errors
 
 
 def time_ratios(record: "Record") -> dict[int, tuple[float, float, float]]:
@@ -106,7 +116,8 @@ def time_ratios(record: "Record") -> dict[int, tuple[float, float, float]]:
     return found
 
 
-def _measure(options: Options, cell: dict[str, Any], data_dir: str | None) -> "Record":
+def measure(options: Options, cell: dict[str, Any], data_dir: str | None) -> "Record":
+    """Times the stacks beside one network, in the process that it is called in."""
     import tensorflow as tf
 
     from bench.arms import find_arm

@@ -1,6 +1,8 @@
 """Rates of bare products, and the time of stacked networks over that of one."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -15,20 +17,45 @@ def only_record(folder) -> Record:
     return record
 
 
+def as_typed(module: str, *argv: str) -> str:
+    """What a command prints, which must be nothing of TensorFlow's."""
+    command = [sys.executable, "-m", module, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 @pytest.mark.slow
-def test_rates_of_every_precision_are_recorded(tmp_path, capsys):
+def test_rates_of_every_precision_are_recorded(tmp_path):
     argv = ["--device", "cpu", "--size", "64", "--time-cap", "0.5", "--results", str(tmp_path)]
-    assert rates.main(argv) == 0
+    said = as_typed("bench.rates", *argv)
     arms = only_record(tmp_path).arms
     assert arms.keys() == {"float32", "bfloat16", "float16"}  # a CPU has no TensorFloat-32
     for arm in arms.values():
         middle = sorted(arm["samples"])[len(arm["samples"]) // 2]
         assert arm["flops_per_second"] == pytest.approx(2 * 64**3 / middle, rel=0.5)
-    assert "TFLOP/s" in capsys.readouterr().out
+    assert said.count("TFLOP/s") == 3
 
 
 @pytest.mark.slow
-def test_stacked_networks_are_timed_beside_one(tmp_path, monkeypatch, capsys):
+def test_the_counts_of_this_machines_programs():
+    said = as_typed("bench.programs", "--units", "8", "--arms", "dense", "fixed").splitlines()
+    assert [line.split(":")[0] for line in said] == ["dense", "fixed"]
+    assert all(line.endswith("no host transfer") for line in said)
+
+
+@pytest.mark.slow
+def test_stacked_networks_are_timed_beside_one(tmp_path):
+    argv = "--device cpu --layers 2 --units 8 --data digits --counts 2 --time-cap 1 --results"
+    assert "2 networks: " in as_typed("bench.stacking", *argv.split(), str(tmp_path))
+    record = only_record(tmp_path)
+    ((count, (low, estimate, high)),) = stacking.time_ratios(record).items()
+    assert count == 2
+    assert low <= estimate <= high
+
+
+@pytest.mark.slow
+def test_networks_too_many_for_the_memory_cost_themselves_alone(monkeypatch):
     from fixedbias.stacked import StackedProgram
 
     class Starved(StackedProgram):
@@ -38,15 +65,13 @@ def test_stacked_networks_are_timed_beside_one(tmp_path, monkeypatch, capsys):
             super().__init__(models, data)
 
     monkeypatch.setattr("fixedbias.stacked.StackedProgram", Starved)
-    argv = "--device cpu --layers 2 --units 8 --data digits --counts 2 9 --time-cap 1 --results"
-    assert stacking.main([*argv.split(), str(tmp_path)]) == 1  # nine did not fit
-    record = only_record(tmp_path)
+    options = stacking.Options(counts=(2, 9), time_cap=1.0)
+    cell = {"layers": 2, "units": 8, "batch_size": 128, "precision": "float32", "device": "cpu"}
+    cell |= {"engine": "stacked", "bias": "constant", "data": "digits"}
+    record = stacking.measure(options, cell, None)
     assert record.arms["9"]["error"].startswith("out of memory on the device, MemoryError")
-    ((count, (low, estimate, high)),) = stacking.time_ratios(record).items()
-    assert count == 2
-    assert low <= estimate <= high
     assert len(record.arms["2"]["samples"]) == len(record.arms["1"]["samples"]) >= 6
-    assert "9 networks: out of memory" in capsys.readouterr().out
+    assert [line.split(":")[0] for line in stacking.lines(record)] == ["2 networks", "9 networks"]
 
 
 def test_the_ratio_is_of_times_and_not_of_speeds():

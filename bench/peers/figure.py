@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator
 
 from bench.peers.registry import CEILINGS, OURS, PEERS
 from bench.peers.report import rates
 from bench.records import Record, Run
+from bench.style import png
 
 # Colour tells the framework, the line's style the variant (colours of Okabe and Ito, 2008).
 _STYLES = {
@@ -38,7 +40,7 @@ def draw(run: Run, records: Sequence[Record], path: Path) -> Path:
     depths = sorted({record.cell["layers"] for record in records})
     sizes = sorted({record.cell["batch_size"] for record in records})
     figure = Figure(figsize=(3.2 * len(sizes) + 1.6, 2.4 * len(depths) + 1.4), layout="constrained")
-    panels = figure.subplots(len(depths), len(sizes), sharex=True, squeeze=False)
+    panels = figure.subplots(len(depths), len(sizes), sharex=True, sharey="row", squeeze=False)
     for row, depth in enumerate(depths):
         for column, size in enumerate(sizes):
             panel = panels[row][column]
@@ -53,7 +55,7 @@ def draw(run: Run, records: Sequence[Record], path: Path) -> Path:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
     figure.suptitle(_caption(run), fontsize=8)
-    figure.savefig(path, dpi=120)
+    path.write_bytes(png(figure, _caption(run), dpi=120, colors=64))
     return path
 
 
@@ -79,6 +81,8 @@ def _draw_panel(panel, records: Sequence[Record]) -> None:  # type: ignore[no-un
     panel.set_yscale("log")
     panel.set_xticks(units, [str(n) for n in units])
     panel.minorticks_off()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(EngFormatter(sep=" "))
     panel.grid(True, which="major", linewidth=0.4)
 
 

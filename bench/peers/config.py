@@ -50,8 +50,8 @@ class Options:
     """Seconds of timing per cell, precise or not."""
     timeout: float = 300.0
     """Seconds after which a peer that does not answer is given up."""
-    floor: float = 0.05
-    """Seconds that one timing sample must last."""
+    floor: float = 0.2
+    """Seconds that one timing sample must last: an epoch, or several where the data is small."""
     margin: float = 0.02
     """Speed ratios within this of 1 are the same for all practical purposes."""
     order_seed: int = 0

@@ -15,9 +15,11 @@ import numpy as np
 from bench.executors import LocalExecutor, WorkerDied
 from bench.peers.registry import Network, Peer, Spec
 
-# An epoch that is timed is about this many examples, and a sample some of them.
+# A peer for which so many examples, in so many steps, last longer than a sample must gets no more.
 _EXAMPLES = 4096
 _STEPS = 4
+# By so much a sample is planned to last longer than it must.
+_AMPLE = 1.3
 
 # OpenMP's threads (PyTorch's) were seen to spin for 8 ms after a sample, before they sleep.
 _PAUSE = 0.01
@@ -78,14 +80,18 @@ class RemotePeer:
     def examples(self) -> int:
         return self.launches * self._epoch_examples
 
-    def prepare(self, task: Task) -> dict[str, float]:
-        """Builds, compiles and warms up; seconds of compiling and of starting the process."""
-        found: dict[str, Any] = self._call(_prepare, self.spec, task)
+    def prepare(self, task: Task, floor: float) -> dict[str, float]:
+        """Builds, compiles and warms up; seconds of building and of compiling.
+
+        Its epochs are as long as a sample must be, `floor` seconds, or all of the data: what an
+        epoch costs beside its steps weighs then about what it does in a real one.
+        """
+        found: dict[str, Any] = self._call(_prepare, self.spec, task, floor)
         self._epoch_examples, self.launches = found.pop("examples"), 1
         return found
 
     def warm_up(self, floor: float) -> None:
-        """Chooses how many epochs a sample has, so that it lasts at least `floor` seconds."""
+        """Chooses how many epochs a sample has: one, if it lasts at least `floor` seconds."""
         self._floor = floor
         self.sample(1, time.perf_counter)
         self.idle, self.short_samples = [], 0
@@ -102,7 +108,7 @@ class RemotePeer:
             if seconds >= self._floor:
                 return float(seconds)
             self.short_samples += 1
-            self.launches *= max(2, math.ceil(1.3 * self._floor / seconds))
+            self.launches *= max(2, math.ceil(_AMPLE * self._floor / seconds))
 
     def accuracy(self, task: Task, epochs: int) -> float | None:
         """Test accuracy after full epochs on the real labels; None if nothing is trained."""
@@ -131,26 +137,37 @@ class _State:
     wall = cpu = 0.0
 
 
-def epoch_orders(task: Task, examples: int, multiple: int) -> list[np.ndarray]:
+def epoch_orders(
+    task: Task, examples: int, multiple: int, wanted: int = _EXAMPLES
+) -> list[np.ndarray]:
     """One pass over the data in shuffled order, cut into epochs of equal length.
 
-    An epoch has about 4,096 examples and at least 4 steps, in whole batches and in a multiple of
+    An epoch has about `wanted` examples and at least 4 steps, in whole batches and in a multiple of
     `multiple` steps; all of them if there are fewer. What is left of the pass is left out.
     """
     batch_size = task.network.batch_size
-    steps = max(_STEPS, _EXAMPLES // batch_size)
+    steps = max(_STEPS, wanted // batch_size)
     steps = min(-(-steps // multiple) * multiple, examples // batch_size)
     size = steps * batch_size
     order = np.random.default_rng(task.seed).permutation(examples).astype("int32")
     return [order[start : start + size] for start in range(0, examples - size + 1, size)]
 
 
-def _prepare(spec: Spec, task: Task) -> dict[str, float]:
+def _prepare(spec: Spec, task: Task, floor: float) -> dict[str, float]:
     _set_device(task.device)
+    seconds, found = _make(spec, task, _EXAMPLES)
+    examples = int(found["examples"])
+    if seconds < floor and _State.epochs > 1:
+        _, found = _make(spec, task, math.ceil(_AMPLE * floor / seconds * examples))
+    return found
+
+
+def _make(spec: Spec, task: Task, wanted: int) -> tuple[float, dict[str, float]]:
+    """Makes the peer of this process; the seconds of an epoch, and what there is to say of it."""
     _State.peer = None  # type: ignore[assignment]  # frees the one before, first
     gc.collect()
     x, _, noise, _, _ = _load(task.data, task.data_dir, task.images)
-    orders = epoch_orders(task, len(x), spec.multiple)
+    orders = epoch_orders(task, len(x), spec.multiple, wanted)
     begin = time.perf_counter()
     _State.peer = spec.make(
         task.network, task.network.start(task.seed), x, noise, orders, task.device
@@ -158,7 +175,7 @@ def _prepare(spec: Spec, task: Task) -> dict[str, float]:
     built = time.perf_counter() - begin
     _State.epochs, _State.next = len(orders), 0
     first, second = (_State.peer.train([0]) for _ in range(2))
-    return {
+    return second, {
         "examples": len(orders[0]),
         "build_seconds": built,
         "compile_seconds": max(0.0, first - second),

@@ -55,7 +55,7 @@ def race(task: Task, peers: Mapping[str, RemotePeer], rules: Rules) -> Record:
     def failed(failure: PeerFailed) -> None:
         arms[failure.name] = {"error": anonymous(failure.reason)}
 
-    prepared = _each(peers, lambda peer: peer.prepare(task), failed)
+    prepared = _each(peers, lambda peer: peer.prepare(task, rules.floor), failed)
     for name, found in prepared.items():
         arms[name] |= found
     running = [peers[name] for name in peers if name in prepared]

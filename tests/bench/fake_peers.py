@@ -10,11 +10,17 @@ from bench.peers.registry import Network, Spec
 
 
 class Fake:
-    """Says that an epoch took `seconds`, writes down when it really ran, fails where told to."""
+    """Says that an epoch took `seconds`, writes down when it really ran, fails where told to.
+
+    Or that it took `call` seconds and `step` seconds for each batch.
+    """
 
     def __init__(self, network, weights, x, y, orders, device, **how):
         self.how = {"seconds": 0.01, "noise": 0.0, "log": None, "name": ""} | how
         self.calls, self.rng = 0, np.random.default_rng(0)
+        if "step" in how:
+            steps = len(orders[0]) // network.batch_size
+            self.how["seconds"] = how["call"] + how["step"] * steps
         if self.how.get("fails") == "make":
             raise RuntimeError("I am not well")
 

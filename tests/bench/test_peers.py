@@ -31,14 +31,14 @@ RULES = Rules(floor=0.0, halfwidth=0.05, time_cap=60.0, order_seed=0)
 def run_race(tmp_path):
     """Races peers that pretend, given by their settings."""
 
-    def run(rules=RULES, **peers):
+    def run(rules=RULES, task=TASK, **peers):
         with ExitStack() as stack:
             remote = {}
             for name, how in {OURS: {}, **peers}.items():
                 spec = Spec("tests.bench.fake_peers:Fake", settings={"name": name, **how})
                 remote[name] = RemotePeer(name, spec, tmp_path / "log", timeout=60)
                 stack.callback(remote[name].close)
-            return race(TASK, remote, rules)
+            return race(task, remote, rules)
 
     return run
 
@@ -72,6 +72,17 @@ def test_a_sample_lasts_as_long_as_the_floor(run_race):
     assert record.arms["b"]["launches"] == 1
     epoch = len(epoch_orders(TASK, 600, 1)[0])
     assert record.arms["a"]["samples"][0] == pytest.approx(0.02 / epoch)
+
+
+def test_an_epoch_is_as_long_as_a_sample_so_that_calls_weigh_little(run_race):
+    # Ten times as fast, but for what a call costs: that is 1 % of a sample, and no more.
+    task = replace(TASK, data="synthetic:60000")
+    fast = {"step": 2e-4, "call": 2e-3}
+    rules = replace(RULES, floor=0.2)
+    record = run_race(rules, task, **{OURS: fast, "slow": {"step": 2e-3, "call": 0.0}})
+    assert [record.arms[name]["launches"] for name in (OURS, "slow")] == [1, 1]
+    judged = judge([record], margin=0.02)
+    assert judged[record.key, "slow"].ratio.estimate == pytest.approx(10, rel=0.015)
 
 
 def test_a_peer_that_fails_costs_only_itself(run_race):

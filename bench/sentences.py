@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
 from bench.labels import names
@@ -95,8 +96,7 @@ def precision_line(rows: Sequence[Row]) -> str:
     """
     judged = [row for row in rows if row.verdict and "@" in row.arm]
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row, name in zip(judged, names([row.cell for row in judged], size=False), strict=True):
-        where = ", ".join(part for part in (f"T={row.cell['layers']}", name) if part)
+    for row, where in zip(judged, _series([row.cell for row in judged]), strict=True):
         groups.setdefault((row.arm, where), []).append(row)
     found = []
     for (arm, where), members in groups.items():
@@ -110,6 +110,15 @@ def precision_line(rows: Sequence[Row]) -> str:
             said = f"nowhere faster than {REFERENCE}, at {span} units"
         found.append(f"{arm} is {said} at {where}")
     return f"Precision: {'; '.join(found)}." if found else ""
+
+
+def _series(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of cells without their units: equal for those that differ in nothing else."""
+    others = names(cells, size=False)
+    return [
+        ", ".join(part for part in (f"T={cell['layers']}", other) if part)
+        for cell, other in zip(cells, others, strict=True)
+    ]
 
 
 def device_line(rows: Sequence[Row]) -> str:
@@ -129,8 +138,7 @@ def device_line(rows: Sequence[Row]) -> str:
     own = [row for row in rows if row.arm == REFERENCE and row.examples_per_second > 0]
     cells = [{k: v for k, v in row.cell.items() if k != "device"} for row in own]
     groups: dict[str, dict[str, dict[int, float]]] = {}
-    for row, name in zip(own, names(cells, size=False), strict=True):
-        where = ", ".join(part for part in (f"T={row.cell['layers']}", name) if part)
+    for row, where in zip(own, _series(cells), strict=True):
         speeds = groups.setdefault(where, {}).setdefault(row.cell["device"], {})
         speeds[row.cell["units"]] = row.examples_per_second
     found = []

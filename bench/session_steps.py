@@ -52,8 +52,8 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
             axes += [flag, *values.split()]
         timing = ("--time-cap", "8", "--builds", "4") if gpu else ("--time-cap", "1")
         rough = () if gpu else ("--builds", "1", "--halfwidth", "0.2")
-        arms = ("--arms", *(("dense-nobias", "fixed") if gpu else ("fixed",)))
-        arms = () if "--arms" in more else arms
+        usual_arms = ("dense-nobias", "fixed") if gpu else ("fixed",)
+        arms = () if "--arms" in more else ("--arms", *usual_arms)
         place = () if "--device" in more else where
         common = ("--data", data, "--epochs", epochs, "--seeds", "1", *results(name))
         return Step(
@@ -66,10 +66,12 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
         argv = ("bench.peers", *where, "--peers", *names, *cell, *timing, "--data", data)
         return Step(name, (*argv, *results(name)), 75)
 
-    def for_gpu(step: Step) -> Step:
-        return _with_reason(step, "" if gpu else f"on a CPU, {like[step.name]} is the same path")
-
     like = dict.fromkeys(("wide", "narrow", "depths", "sizes", "rest"), "epochs") | {"fit": "peers"}
+
+    def for_gpu(step: Step) -> Step:
+        missing = "" if gpu else f"on a CPU, {like[step.name]} is the same path"
+        return replace(step, missing=missing)
+
     few = () if gpu else ("--arms", "dense")
     every = "float32 tf32 mixed_bfloat16 mixed_float16"
     stacks = ("4", "16", "64", "256") if gpu else ("2",)
@@ -98,27 +100,23 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
         for_gpu(grid("narrow", ("3", "128", "128", every.replace("float32 ", "", 1)), 60)),
         peers("peers", *rivals),
         for_gpu(grid("depths", ("2 5 9", "128", "128", "float32"), 60)),
-        _with_reason(
+        replace(
             grid(
                 "crossover",
                 ("3", "64 512 2048", "128", "float32"),
                 60,
                 *("--arms", "dense", "--device", "all"),
             ),
-            "" if gpu else "it compares a GPU with the CPU",
+            missing="" if gpu else "it compares a GPU with the CPU",
         ),
         Step(
             "programs",
             ("bench.programs", *where, *few, "--save", str(folder / "programs.json")),
             60,
         ),
-        _with_reason(grid("profile", usual, 60, "--profile", *few), xprof),
+        replace(grid("profile", usual, 60, "--profile", *few), missing=xprof),
         for_gpu(grid("sizes", ("3", "64 256 1024", "128 1024 16384", every), 120)),
         for_gpu(grid("rest", ("2 5 9", "64 1024 4096", "128 1024 16384", every), 600)),
     ]
     # The times are a GPU host's. Elsewhere the budget alone is kept.
     return steps if gpu else [replace(step, seconds=math.inf) for step in steps]
-
-
-def _with_reason(step: Step, missing: str) -> Step:
-    return replace(step, missing=missing)

@@ -156,9 +156,9 @@ def epoch_orders(
 def _prepare(spec: Spec, task: Task, floor: float) -> dict[str, float]:
     _set_device(task.device)
     seconds, found = _make(spec, task, _EXAMPLES)
-    examples = int(found["examples"])
     if seconds < floor and _State.epochs > 1:
-        _, found = _make(spec, task, math.ceil(_AMPLE * floor / seconds * examples))
+        wanted = _AMPLE * floor / seconds * found["examples"]
+        _, found = _make(spec, task, math.ceil(wanted))
     return found
 
 

@@ -109,8 +109,9 @@ class Options:
     differences from those between arms."""
     timeout: float = 1800.0
     """Seconds after which a cell is given up and recorded as failed."""
-    floor: float = 0.02
-    """Seconds that one timing sample must last."""
+    floor: float = 0.008
+    """Seconds that one timing sample must last. Bursts are made little longer, because short
+    samples that lie close together meet what disturbs a machine alike."""
     margin: float = 0.02
     """Speed ratios within this of 1 are the same for all practical purposes."""
     accuracy_only: bool = False

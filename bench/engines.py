@@ -8,6 +8,8 @@
 | `plain` | a loop by hand: a `GradientTape` step as a graph, XLA off, Keras's optimizer, no `fit` |
 """
 
+import itertools
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -28,6 +30,12 @@ from fixedbias.training import epoch_program, fit_compiled
 # A burst is about this many examples: tens of milliseconds at the speeds of small networks.
 _BURST_EXAMPLES = 8192
 _BURST_STEPS = 8
+# A burst made to last a given time: how much longer it is meant to be, since a machine is at times
+# faster than it was when the step was timed; and XLA would leave the loop out of one step alone.
+_AMPLE = 1.5
+_LEAST_STEPS = 2
+# Samples of an arm between two moves of its variables.
+_SAMPLES_PER_PLACE = 10
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,29 @@ def prepare_data(engine: str, dataset: Dataset | TaskData) -> Data:
     return Data((x, y), (x_test, y_test), noise, len(dataset.x_train), seconds)
 
 
-def burst_steps(batch_size: int, examples: int) -> int:
-    """Training steps in a burst: those of an epoch if it is short, else about 8,192 examples."""
-    steps = max(_BURST_STEPS, _BURST_EXAMPLES // batch_size)
+def burst_steps(
+    batch_size: int, examples: int, seconds: float = 0.0, step_seconds: float = math.nan
+) -> int:
+    """Training steps in a burst, at most those of an epoch.
+
+    Short bursts are the better ones: what disturbs a shared machine lasts longer than a few
+    milliseconds, so that arms whose bursts lie close together meet it alike. On 2 shared cores,
+    bursts of 8 ms left about half the error that as many seconds of 20 to 30 ms bursts did
+    (`results/speed.md`).
+
+    Args:
+        batch_size: Examples in a step.
+        examples: Examples in an epoch.
+        seconds: How long a burst must last.
+        step_seconds: What a step takes. Where it is not known, a burst has about 8,192 examples.
+
+    >>> burst_steps(32, 60000), burst_steps(32, 60000, 0.01, 0.0002)
+    (256, 75)
+    """
+    if math.isnan(step_seconds):
+        steps = max(_BURST_STEPS, _BURST_EXAMPLES // batch_size)
+    else:
+        steps = max(_LEAST_STEPS, math.ceil(_AMPLE * seconds / step_seconds))
     return min(steps, -(-examples // batch_size))
 
 
@@ -82,8 +110,11 @@ def training_burst(
     chosen = np.random.default_rng(0).permutation(data.examples)[:examples].astype("int32")
     x, _ = data.train
 
+    samples = itertools.count()
+
     def before() -> None:
-        _relocate([*model.variables, *model.optimizer.variables])
+        if next(samples) % _SAMPLES_PER_PLACE == 0:
+            _relocate([*model.variables, *model.optimizer.variables])
 
     if engine == "compiled":
         resident, order = (x, data.noise), tf.constant(chosen)
@@ -118,9 +149,9 @@ def _relocate(variables: list[keras.Variable]) -> None:
     """Moves variables to other places in memory.
 
     The pages a model gets when it is built are part of why models built alike differ by about 1 %
-    on a CPU for as long as they live. Moved before every sample, a lucky place is noise, which
-    rounds average out, and no longer a bias (Curtsinger and Berger, Stabilizer, ASPLOS 2013). Where
-    the compiled code lies stays as it is.
+    on a CPU for as long as they live. Moved every few samples, a lucky place is noise, which rounds
+    average out, and no longer a bias (Curtsinger and Berger, Stabilizer, ASPLOS 2013). Where the
+    compiled code lies stays as it is.
     """
     if any("GPU" in variable.value.device for variable in variables[:1]):
         return  # a GPU's pages are large, and the copies would go through the host

@@ -105,6 +105,7 @@ def measure_rounds(
     min_rounds: int = 20,
     rebuild: Callable[[], Mapping[str, Sampled]] | None = None,
     min_builds: int = 1,
+    build_seconds: float = 0.0,
     least_rounds: int = 1,
     watch: Watch | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -126,6 +127,8 @@ def measure_rounds(
         rebuild: Gives the bursts anew, compiled again and warm. It is called after ten rounds or
             more, once they have taken as long as building did. By default nothing is built again.
         min_builds: Builds before precision is looked at.
+        build_seconds: What building the bursts took. The builds weigh alike, so that the first is
+            given as many rounds as the others.
         least_rounds: Rounds that are measured whatever the cap.
         watch: Asked before and after every round. One in which the device was held back is taken
             again, at most three times in a row: what does not pass is how this work runs there, as
@@ -144,7 +147,7 @@ def measure_rounds(
     """
     session = Session({name: [] for name in bursts})
     shuffle = random.Random(seed).shuffle
-    names, started, building = list(bursts), clock(), 0.0
+    names, started, building = list(bursts), clock(), build_seconds
     patience = _RETAKES
     block = _ROUNDS if rebuild is None else _ROUNDS_PER_BUILD
     with _collector_off():
@@ -185,12 +188,17 @@ def measure_rounds(
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """As timeit does: a collection would be charged to whichever arm it hits."""
+    """As timeit does: a collection would be charged to whichever arm it hits.
+
+    What lives already is left out of the collections between builds, which then take no time.
+    """
     collecting = gc.isenabled()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         if collecting:
             gc.enable()
 

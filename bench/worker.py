@@ -116,8 +116,14 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     models: dict[str, Any] = {}
     bursts: dict[str, Any] = {}
 
+    steps = burst_steps(cell.batch_size, data.examples)
+    build_seconds = 0.0
+
     def build(name: str) -> Any:
-        return training_burst(cell.engine, models[name].keras_model, data, cell.batch_size)
+        examples = min(steps * cell.batch_size, data.examples)
+        return training_burst(
+            cell.engine, models[name].keras_model, data, cell.batch_size, examples
+        )
 
     for name in names if comparison.accuracy_only else [*names, AGAIN]:
         model = None
@@ -129,8 +135,16 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             if comparison.accuracy_only:
                 continue
             models[name] = model
+            if name == REFERENCE and cell.engine in ("compiled", "plain"):
+                # A call of `fit` costs as much as many steps: its bursts stay long.
+                seconds = min(s for history in arms[name]["histories"] for s in history["seconds"])
+                step_seconds = seconds / -(-data.examples // cell.batch_size)
+                size = (cell.batch_size, data.examples)
+                steps = burst_steps(*size, comparison.floor, step_seconds)
+            begin = time.perf_counter()
             bursts[name] = build(name)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
+            build_seconds += time.perf_counter() - begin
             arms[name] |= memory.found()
         # Any layer may raise anything, or call sys.exit(): it costs its own arm only.
         except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -166,6 +180,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
                     cap=comparison.time_cap,
                     rebuild=rebuild if comparison.builds > 1 else None,
                     min_builds=comparison.builds,
+                    build_seconds=build_seconds,
                     watch=watch,
                 )
                 each = min(1.0, comparison.time_cap / 12)
@@ -176,7 +191,6 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             except Exception as error:  # the trainings that were done are kept
                 problem = describe_error(error)
     if session.order:
-        steps = burst_steps(cell.batch_size, data.examples)
         try:
             ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
         except Exception as error:  # no reason to lose what was timed
@@ -198,6 +212,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         "extra": {
             "builds": session.builds,
             "examples": data.examples,
+            "burst_steps": steps,
             "repeats": session.repeats,
             "short_rounds": session.short_rounds,
             "retaken_rounds": session.retaken_rounds,

@@ -258,7 +258,8 @@ def test_arms_are_built_anew_once_timing_has_taken_as_long_as_building():
     assert ratio.halfwidth <= 0.01
 
 
-def test_a_build_is_timed_for_as_long_as_it_took_to_make():
+@pytest.mark.parametrize(("build_seconds", "builds"), [(0, [0, 10, 26, 42]), (8, [0, 16, 32, 48])])
+def test_a_build_is_timed_for_as_long_as_it_took_to_make(build_seconds, builds):
     clock = Clock()
     arms = {n: clock.arm(n, 0.25) for n in "ab"}
 
@@ -275,9 +276,10 @@ def test_a_build_is_timed_for_as_long_as_it_took_to_make():
         rebuild=rebuild,
         min_rounds=30,
         min_builds=4,
+        build_seconds=build_seconds,
     )
-    assert session.builds == [0, 10, 26, 42]  # 16 rounds of half a second
-    assert (session.stop, len(session.order)) == ("precision", 58)
+    assert session.builds == builds  # 16 rounds of half a second
+    assert (session.stop, len(session.order)) == ("precision", builds[-1] + 16)
 
 
 def test_no_build_is_begun_that_would_end_after_the_cap():

@@ -49,6 +49,42 @@ def test_order_chooses_the_examples() -> None:
     assert int(model.optimizer.iterations) == 3
 
 
+def test_a_program_is_looked_up_by_all_that_it_depends_on() -> None:
+    """Data and orders of other lengths, other batches, and a return to the first."""
+    model, epoch, data = program(22)
+    longer = device_data((np.ones((30, 6)), np.zeros(30)))
+    counts = [int(model.optimizer.iterations)]
+    for given, examples, batch in [
+        (data, 22, 4),
+        (data, 20, 4),
+        (data, 20, 5),
+        (longer, 30, 4),
+        (data, 22, 4),
+    ]:
+        epoch.train(given, tf.range(examples), batch)
+        counts.append(int(model.optimizer.iterations))
+    assert np.diff(counts).tolist() == [6, 5, 4, 8, 6]
+    assert epoch._train.experimental_get_tracing_count() == 4
+    assert float(epoch.evaluate(data, 4)["loss"]) == pytest.approx(
+        model.evaluate(*data, verbose=0), rel=1e-5
+    )
+
+
+def test_an_epoch_can_be_run_eagerly_to_look_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, epoch, data = program(8)
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        model, "train_step", lambda batch: seen.append(tf.executing_eagerly()) or {}, raising=True
+    )
+    tf.config.run_functions_eagerly(True)
+    try:
+        epoch.train(data, tf.range(8), 4)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert seen
+    assert all(seen)
+
+
 def test_every_epoch_begins_with_fresh_metrics() -> None:
     model, epoch, data = program(8)
     model.optimizer.learning_rate = 0.0

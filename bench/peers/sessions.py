@@ -159,7 +159,8 @@ def _mean(own: pd.DataFrame) -> str:
 
 
 def _with_range(cell: pd.Series) -> str:
-    return f"{cell['ratio']:.2f} [{cell['least']:.2f}, {cell['most']:.2f}]"
+    alone = cell["least"] == cell["most"]
+    return f"{cell['ratio']:.2f}" + ("" if alone else f" [{cell['least']:.2f}, {cell['most']:.2f}]")
 
 
 def _with_bound(ratio: float, bound: float) -> str:

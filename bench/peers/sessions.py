@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def tables(sessions: Sequence[Sequence[Record]]) -> list[str]:
     """The lines of two Markdown tables: geometric means over the cells, and the cells.
 
-    Behind a ratio stands its range over the runs, [least, most], or the bound, (bound): how many
-    times as fast as that peer the bare matrix products were, which no training can exceed.
+    Behind a ratio stands its range over several runs, [least, most], or the bound, (bound): how
+    many times as fast as that peer the bare matrix products were, which no training can exceed.
 
     Args:
         sessions: Records of each run.
@@ -70,7 +70,7 @@ def tables(sessions: Sequence[Sequence[Record]]) -> list[str]:
     found = ratios(sessions)
     runs = found.groupby(["against", *_CELL], sort=False)
     cells = runs[["ratio", "bound", "share"]].median()
-    cells[["least", "most"]] = runs["ratio"].agg(["min", "max"])
+    cells[["least", "most", "runs"]] = runs["ratio"].agg(["min", "max", "count"])
     return [*_means(found, cells.reset_index()), "", *_cells(cells, medians(sessions))]
 
 
@@ -159,8 +159,9 @@ def _mean(own: pd.DataFrame) -> str:
 
 
 def _with_range(cell: pd.Series) -> str:
-    alone = cell["least"] == cell["most"]
-    return f"{cell['ratio']:.2f}" + ("" if alone else f" [{cell['least']:.2f}, {cell['most']:.2f}]")
+    if cell["runs"] == 1:
+        return f"{cell['ratio']:.2f}"
+    return f"{cell['ratio']:.2f} [{cell['least']:.2f}, {cell['most']:.2f}]"
 
 
 def _with_bound(ratio: float, bound: float) -> str:

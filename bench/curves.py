@@ -30,7 +30,8 @@ def accuracy_differences(story: Story) -> Iterator[Picture]:
     ]
     # An interval from two seeds can be a hundred times the differences: cut, and shown to be.
     widest = max([0.2, *(4 * abs(p) for p in points)])
-    reach = min(widest, max([0.2, *(abs(e) for e in ends if math.isfinite(e))])) * 1.08
+    finite = [abs(x) for x in (*points, *ends) if math.isfinite(x)]
+    reach = min(widest, max([0.2, *finite])) * 1.08
 
     def draw(axes: Axes, row: Row, y: float, look: Look) -> None:
         assert row.difference is not None

@@ -93,11 +93,11 @@ class EpochProgram:
         """
         if tf.config.functions_run_eagerly():
             return function(*arguments)
-        kinds = [
-            (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, tf.Tensor) else leaf
-            for leaf in keras.tree.flatten(arguments)
-        ]
-        key = (function, *kinds)
+        kinds = keras.tree.map_structure(
+            lambda leaf: (leaf.shape, leaf.dtype, leaf.device) if tf.is_tensor(leaf) else leaf,
+            arguments,
+        )
+        key = (function, repr(kinds))  # the nest is part of what was traced, and need not hash
         if key not in self._traced:
             self._traced[key] = function.get_concrete_function(*arguments)
         return self._traced[key](*arguments)

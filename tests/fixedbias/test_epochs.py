@@ -1,6 +1,7 @@
 """An epoch of training is one XLA program with one loop, and data stays where it is."""
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -68,6 +69,19 @@ def test_a_program_is_looked_up_by_all_that_it_depends_on() -> None:
     assert float(epoch.evaluate(data, 4)["loss"]) == pytest.approx(
         model.evaluate(*data, verbose=0), rel=1e-5
     )
+
+
+def test_the_same_arrays_in_another_nest_are_another_program() -> None:
+    class Sum(keras.Model):
+        def call(self, x: Any) -> Any:
+            return sum(keras.tree.flatten(x))
+
+    model = Sum()
+    model.compile(loss="mse")
+    x, y = tf.ones((4, 1)), tf.ones((4, 1))
+    named, listed = ({"a": x, "b": x}, y), ([x, x], y)
+    epoch = EpochProgram(model)
+    assert [float(epoch.evaluate(data, 2)["loss"]) for data in (named, listed, named)] == [1] * 3
 
 
 def test_an_epoch_can_be_run_eagerly_to_look_into_it(monkeypatch: pytest.MonkeyPatch) -> None:

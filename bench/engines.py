@@ -66,7 +66,7 @@ def prepare_data(engine: str, dataset: Dataset | TaskData) -> Data:
 
 
 def burst_steps(
-    batch_size: int, examples: int, seconds: float = 0.0, step_seconds: float = math.nan
+    batch_size: int, examples: int, seconds: float = 0.0, epoch_seconds: float | None = None
 ) -> int:
     """Training steps in a burst, at most those of an epoch.
 
@@ -79,16 +79,18 @@ def burst_steps(
         batch_size: Examples in a step.
         examples: Examples in an epoch.
         seconds: How long a burst must last.
-        step_seconds: What a step takes. Where it is not known, a burst has about 8,192 examples.
+        epoch_seconds: What an epoch takes. Where it is not known, a burst has about 8,192
+            examples.
 
-    >>> burst_steps(32, 60000), burst_steps(32, 60000, 0.01, 0.0002)
+    >>> burst_steps(32, 60000), burst_steps(32, 60000, 0.01, 0.375)
     (256, 75)
     """
-    if math.isnan(step_seconds):
+    epoch_steps = -(-examples // batch_size)
+    if epoch_seconds is None:
         steps = max(_BURST_STEPS, _BURST_EXAMPLES // batch_size)
     else:
-        steps = max(_LEAST_STEPS, math.ceil(_AMPLE * seconds / step_seconds))
-    return min(steps, -(-examples // batch_size))
+        steps = max(_LEAST_STEPS, math.ceil(_AMPLE * seconds / epoch_seconds * epoch_steps))
+    return min(steps, epoch_steps)
 
 
 def training_burst(
@@ -103,10 +105,11 @@ def training_burst(
         model: A compiled model.
         data: From `prepare_data` for this engine.
         batch_size: Examples in a step.
-        examples: Examples in a burst; by default those of `burst_steps` steps.
+        examples: Examples in a burst, at most all; by default those of `burst_steps` steps.
     """
     if examples is None:
-        examples = min(burst_steps(batch_size, data.examples) * batch_size, data.examples)
+        examples = burst_steps(batch_size, data.examples) * batch_size
+    examples = min(examples, data.examples)
     chosen = np.random.default_rng(0).permutation(data.examples)[:examples].astype("int32")
     x, _ = data.train
 

@@ -87,7 +87,7 @@ def test_fit_compiled_against_fit(benchmark: Any, batch_size: int, images: str) 
     def launch() -> Any:
         return [compiled.launch() for _ in range(epochs)][-1]
 
-    # All else as it is: its variables move in memory before a sample, as those of `fit` do.
+    # All else as it is: its variables move in memory as often as those of `fit` do.
     several = dataclasses.replace(compiled, launch=launch, examples=epochs * examples)
     both = {fit: bursts[fit], "compiled": several}
     session = measure_rounds(

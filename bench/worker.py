@@ -120,10 +120,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     build_seconds = 0.0
 
     def build(name: str) -> Any:
-        examples = min(steps * cell.batch_size, data.examples)
-        return training_burst(
-            cell.engine, models[name].keras_model, data, cell.batch_size, examples
-        )
+        size = cell.batch_size
+        return training_burst(cell.engine, models[name].keras_model, data, size, steps * size)
 
     for name in names if comparison.accuracy_only else [*names, AGAIN]:
         model = None
@@ -138,9 +136,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             if name == REFERENCE and cell.engine in ("compiled", "plain"):
                 # A call of `fit` costs as much as many steps: its bursts stay long.
                 seconds = min(s for history in arms[name]["histories"] for s in history["seconds"])
-                step_seconds = seconds / -(-data.examples // cell.batch_size)
-                size = (cell.batch_size, data.examples)
-                steps = burst_steps(*size, comparison.floor, step_seconds)
+                steps = burst_steps(cell.batch_size, data.examples, comparison.floor, seconds)
             begin = time.perf_counter()
             bursts[name] = build(name)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])

@@ -15,6 +15,7 @@ Task = Literal["images", "line", "half-plane", "odd"]
 Loss = Literal["auto", "cross-entropy", "sum-of-squares", "hinge", "huber"]
 Norm = Literal["none", "layer"]
 Precision = Literal["float32", "tf32", "mixed_float16", "mixed_bfloat16"]
+Threads = int | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Options:
     """Precision policies, a cell for each; for their ratio ask --arms dense@mixed_bfloat16. float32
     means IEEE float32, and tf32 that a GPU may round the operands of its products to
     TensorFloat-32."""
+    threads: tuple[Threads, ...] = (1,)
+    """Threads of TensorFlow on the CPU, a cell for each number; all takes every core, as a program
+    by itself does. Threads that wait for each other scatter, so that arms on one thread are told
+    apart in a fraction of the time. Cells on a GPU have all."""
     bias: tuple[str, ...] = ("constant",)
     """Bias presets: zeros, constant, ramp, linspace, uniform, normal, decreasing or file:PATH,
     with settings as in constant:value=0.5."""
@@ -168,7 +173,8 @@ def restore(table: dict[str, Any], where: str, cluster: str | None = None) -> Op
         UsageError: An option is unknown or makes no sense, as for `parse`.
     """
     own = ("config", "resume", "cluster")
-    known = {name: value for name, value in table.items() if name not in own}
+    # Runs from before there was a choice had all threads.
+    known = {"threads": ["all"]} | {n: value for n, value in table.items() if n not in own}
     return _checked(_from_command_line(_arguments(known, where), Options(cluster=cluster)))
 
 

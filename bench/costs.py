@@ -248,7 +248,8 @@ def _examples(cell: Cell) -> int:
 
 
 def _kind(cell: dict[str, Any]) -> tuple:
-    return tuple(cell[name] for name in ("device", "engine", "precision", "data"))
+    kind = tuple(cell[name] for name in ("device", "engine", "precision", "data"))
+    return (*kind, cell.get("threads", "all"))
 
 
 def _own(layer: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
 
+from bench.plan import Comparison
 from bench.records import Record
 from bench.worker import ran_out, start_worker
 
@@ -62,6 +63,8 @@ class LocalExecutor:
         log: File that gets what the worker would print: TensorFlow's messages, a crash's trace.
         max_calls: Calls after which the worker is replaced; 0 is never.
         spent: Says of a result that its worker is to be replaced.
+        setting: Of a call's arguments, what a worker can be set up for only once: for another
+            setting it is replaced.
     """
 
     def __init__(
@@ -70,8 +73,11 @@ class LocalExecutor:
         *,
         max_calls: int = 0,
         spent: Callable[[Any], bool] = lambda result: False,
+        setting: Callable[..., Any] = lambda *args: None,
     ) -> None:
         self._log, self._max_calls, self._spent = str(log), max_calls, spent
+        self._setting = setting
+        self._set: Any = None
         self._pool: ProcessPool | None = None
 
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = None) -> Any:
@@ -110,6 +116,11 @@ class LocalExecutor:
             yield item, future
 
     def _call(self, function: Callable[..., Any], args: tuple, timeout: float | None) -> Any:
+        setting = self._setting(*args)
+        if setting is not None:
+            if self._set not in (None, setting):
+                self.close()
+            self._set = setting
         pool = self._pool or self._new_pool()
         try:
             future: Any = pool.schedule(function, args=args)
@@ -167,13 +178,16 @@ def comparison_executor(log: str | Path) -> LocalExecutor:
 
     TensorFlow keeps every program that it compiled, some 10 MB each, for as long as the process
     lives, and a comparison compiles dozens. After one that ran out of a device's memory, what still
-    holds some would starve the next.
+    holds some would starve the next. Its threads are as many as its first comparison asked for.
     """
 
     def spent(result: Any) -> bool:  # other things are called there too
         return isinstance(result, Record) and ran_out(result)
 
-    return LocalExecutor(log, max_calls=COMPARISONS_PER_WORKER, spent=spent)
+    def threads(*args: Any) -> Any:
+        return next((item.cell.threads for item in args if isinstance(item, Comparison)), None)
+
+    return LocalExecutor(log, max_calls=COMPARISONS_PER_WORKER, spent=spent, setting=threads)
 
 
 def _start_tracker() -> None:

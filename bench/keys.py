@@ -8,7 +8,7 @@ from typing import Any
 from bench.encoding import encode, plain
 
 _CELL = ("data", "device", "engine", "precision", "bias", "layers", "units", "batch_size")
-_LETTER = {"layers": "L", "units": "U", "batch_size": "B"}
+_LETTER = {"layers": "L", "units": "U", "batch_size": "B", "threads": "P"}
 
 
 def cell_key(cell: dict[str, Any]) -> str:
@@ -28,7 +28,7 @@ def cell_key(cell: dict[str, Any]) -> str:
     'mnist-cpu-compiled-float32-my_bias.npy-L3-U128-B64-'
     """
     cell = plain(cell)
-    parts, exact = [], cell.keys() == set(_CELL)
+    parts, exact = [], cell.keys() - {"threads"} == {*_CELL}
     for name in [*(name for name in _CELL if name in cell), *sorted(cell.keys() - {*_CELL})]:
         kind, value = int if name in _LETTER else str, str(cell[name])
         shape = r"\d{1,9}" if kind is int else "[a-z0-9]([a-z0-9._,:-]{0,28}[a-z0-9])?"
@@ -39,6 +39,6 @@ def cell_key(cell: dict[str, Any]) -> str:
     slug = "-".join(filter(None, parts))
     if exact:
         return slug
-    # Never the end of a key without hash, which is B and at most nine digits.
+    # Never the end of a key without hash, which is a letter and at most nine digits.
     canonical = json.dumps(encode(cell), sort_keys=True, allow_nan=False)
     return f"{slug[:150] or 'cell'}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"

@@ -62,7 +62,7 @@ def describe_machine() -> dict[str, Any]:
         "model": _cpu_model(),
         "physical_cores": _try(psutil.cpu_count, False),
         "logical_cores": _try(psutil.cpu_count),
-        "usable_cores": _try(lambda: len(os.sched_getaffinity(0))) or os.cpu_count(),
+        "usable_cores": usable_cores(),
         "quota_cores": int(quota[1]) / int(quota[2]) if quota else None,
         "max_mhz": frequency.max or None if frequency else None,
         "governor": ", ".join(sorted({*_read_all("cpu*/cpufreq/scaling_governor")})) or None,
@@ -84,6 +84,11 @@ def describe_machine() -> dict[str, Any]:
         "versions": {p: v for p in PACKAGES if (v := _try(importlib.metadata.version, p))},
         "flags": {f: anonymous(v) for f in FLAGS if (v := os.environ.get(f)) is not None},
     }
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may run on."""
+    return _try(lambda: len(os.sched_getaffinity(0))) or os.cpu_count() or 1
 
 
 def read_state() -> dict[str, Any]:

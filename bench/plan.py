@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass, fields
 from itertools import product
 from typing import Any
 
-from bench.config import Options
+from bench.config import Options, Threads
 from bench.keys import cell_key
 from bench.tasks import TASKS, task_of
 
@@ -12,7 +12,8 @@ from bench.tasks import TASKS, task_of
 @dataclass(frozen=True)
 class Cell:
     """One point of the grid. `device` is `"cpu"` or `"gpu:N"`, `data` names the data set of the
-    images or another task, `loss` is never `auto`; the others are as the options.
+    images or another task, `loss` is never `auto`; the others are as the options. On a GPU
+    `threads` is `"all"`.
     """
 
     layers: int
@@ -26,6 +27,7 @@ class Cell:
     activation: str = "relu"
     loss: str = "cross-entropy"
     norm: str = "none"
+    threads: Threads = "all"
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -41,7 +43,11 @@ class Cell:
     def unusual(self) -> list[str]:
         """What is not by default about the cell: its values of the fields that have one."""
         named = {f.name for f in fields(self) if f.default is not MISSING}
-        return [str(value) for name, value in self.recorded.items() if name in named]
+        return [
+            f"{name}={value}" if name == "threads" else str(value)
+            for name, value in self.recorded.items()
+            if name in named
+        ]
 
     @property
     def key(self) -> str:
@@ -89,7 +95,7 @@ def make_plan(
         data_dir: Folder it was found in.
     """
     cells = []
-    for task, loss, activation, norm, device, engine, precision, bias, batch_size in product(
+    axes = product(
         options.task,
         options.loss,
         options.activation,
@@ -99,14 +105,19 @@ def make_plan(
         options.precision,
         options.bias,
         options.batch_size,
-    ):
+        options.threads,
+    )
+    for task, loss, activation, norm, device, engine, precision, bias, batch_size, threads in axes:
         name = data if task == "images" else task
-        unusual = (activation, task_of(name).loss if loss == "auto" else loss, norm)
+        loss_name = task_of(name).loss if loss == "auto" else loss
+        unusual = (activation, loss_name, norm, threads if device == "cpu" else "all")
         cells += [
             Cell(layers, units, batch_size, precision, device, engine, bias, name, *unusual)
             for layers, units in product(options.layers, options.units)
         ]
-    cells = list(dict.fromkeys(cells))  # `auto` may come to a loss that is there by name as well
+    # `auto` may come to a loss that is there by name as well, and a GPU's cells all have one number
+    # of threads.
+    cells = list(dict.fromkeys(cells))
     common: dict[str, Any] = {
         name: getattr(options, name)
         for name in (

@@ -33,10 +33,11 @@ def profile_arm(comparison: Comparison, arm: str, folder: str) -> list[dict[str,
 
     from bench.engines import prepare_data, training_burst
     from bench.models import CellModel
-    from bench.runtime import set_precision
+    from bench.runtime import set_precision, set_threads
     from fixedbias.datasets import load_dataset
 
     cell = comparison.cell
+    set_threads(cell.threads)
     set_precision(cell.precision)
     session = Path(folder, "plugins", "profile")
     # TensorBoard would go on to serve what it derived from an older trace of this name.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.arms import find_arm, user_arms
+from bench.machine import usable_cores
 from bench.memory import estimate_parts, lacking
 from bench.tasks import task_of
 from fixedbias.biases import bias_values
@@ -49,6 +50,14 @@ def check_options(options: "Options") -> None:
             f"Received: {options.target}."
         )
     check_precisions(options.precision, [options.device])
+    cores = usable_cores()
+    for threads in options.threads:
+        # What a cluster's workers have is theirs to know.
+        if isinstance(threads, int) and threads > cores and options.cluster is None:
+            raise UsageError(
+                f"--threads must not be more than the {cores} cores here, or all. "
+                f"Received: {threads}."
+            )
     for arm in options.arms:
         try:
             find_arm(arm)

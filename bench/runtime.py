@@ -25,6 +25,27 @@ def set_precision(precision: str) -> dict[str, Any]:
     return set_up(tf32=precision == "tf32")
 
 
+def set_threads(threads: int | str) -> None:
+    """Sets how many threads TensorFlow and NumPy's BLAS have on the CPU. For new workers only.
+
+    A worker keeps their number for as long as it lives: TensorFlow makes its threads once.
+
+    Args:
+        threads: How many, or `"all"` for as many as there are cores.
+
+    Raises:
+        RuntimeError: TensorFlow has run with another number in this process.
+    """
+    import tensorflow as tf
+    from threadpoolctl import threadpool_limits
+
+    number = 0 if threads == "all" else int(threads)  # 0 leaves it to TensorFlow
+    tf.config.threading.set_intra_op_parallelism_threads(number)
+    tf.config.threading.set_inter_op_parallelism_threads(number)
+    if number:
+        threadpool_limits(number, "blas")
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether a device had no memory left, as TensorFlow's allocator, XLA or CUDA say it.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import product, takewhile
 from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
@@ -125,7 +125,8 @@ def device_line(rows: Sequence[Row]) -> str:
     """From which width on the reference trains faster on a GPU than on the CPU, in one sentence.
 
     Empty where no cell ran on both. A comparison has one device, so these speeds come from
-    different rounds, and ratios near 1 say nothing.
+    different rounds, and ratios near 1 say nothing. On how many threads the CPU ran is said, since
+    one of many cores is no rival.
 
     >>> cell = {"layers": 3, "bias": "ramp"}
     >>> speeds = {("cpu", 64): 4.0, ("cpu", 512): 2.0, ("gpu:0", 64): 1.0, ("gpu:0", 512): 8.0}
@@ -134,19 +135,24 @@ def device_line(rows: Sequence[Row]) -> str:
     ...     for (device, units), speed in speeds.items()
     ... ])
     'Devices: dense is faster on gpu:0 than on cpu from 512 units on (0.25 to 4 times) at T=3.'
+    >>> device_line([
+    ...     Row(cell | device | {"units": 64}, "dense", examples_per_second=speed)
+    ...     for speed, device in ((1.0, {"device": "cpu", "threads": 1}), (2.0, {"device": "gpu:0"}))
+    ... ])
+    'Devices: dense is faster on gpu:0 than on 1 thread of the cpu from 64 units on (2 times) at T=3.'
     """
     own = [row for row in rows if row.arm == REFERENCE and row.examples_per_second > 0]
-    cells = [{k: v for k, v in row.cell.items() if k != "device"} for row in own]
+    cells = [{k: v for k, v in row.cell.items() if k not in ("device", "threads")} for row in own]
     groups: dict[str, dict[str, dict[int, float]]] = {}
     for row, where in zip(own, _series(cells), strict=True):
-        speeds = groups.setdefault(where, {}).setdefault(row.cell["device"], {})
+        speeds = groups.setdefault(where, {}).setdefault(_device(row.cell), {})
         speeds[row.cell["units"]] = row.examples_per_second
     found = []
     for where, devices in groups.items():
-        cpu = devices.get("cpu", {})
-        for device in sorted(devices.keys() - {"cpu"}):
-            both = sorted(devices[device].keys() & cpu.keys())
-            ratios = {units: devices[device][units] / cpu[units] for units in both}
+        gpus = {name: speeds for name, speeds in devices.items() if name.startswith("gpu")}
+        for device, cpu in product(sorted(gpus), sorted(devices.keys() - gpus)):
+            both = sorted(gpus[device].keys() & devices[cpu].keys())
+            ratios = {units: gpus[device][units] / devices[cpu][units] for units in both}
             if not ratios:
                 continue
             won = [
@@ -156,8 +162,15 @@ def device_line(rows: Sequence[Row]) -> str:
             span = " to ".join(
                 dict.fromkeys(f"{r:.2g}" for r in (ratios[both[0]], ratios[both[-1]]))
             )
-            found.append(f"faster on {device} than on cpu {said} ({span} times) at {where}")
+            found.append(f"faster on {device} than on {cpu} {said} ({span} times) at {where}")
     return f"Devices: {REFERENCE} is {'; '.join(found)}." if found else ""
+
+
+def _device(cell: dict[str, Any]) -> str:
+    """A cell's device, with the number of threads where it is not all."""
+    threads = cell.get("threads", "all")
+    many = "" if threads == 1 else "s"
+    return cell["device"] if threads == "all" else f"{threads} thread{many} of the {cell['device']}"
 
 
 def gpu_line(rows: Sequence[Row]) -> str:

@@ -105,7 +105,7 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
                 "crossover",
                 ("3", "64 512 2048", "128", "float32"),
                 60,
-                *("--arms", "dense", "--device", "all"),
+                *("--arms", "dense", "--device", "all", "--threads", "all"),
             ),
             missing="" if gpu else "it compares a GPU with the CPU",
         ),

@@ -179,8 +179,13 @@ def measure_rounds(
             elif len(session.order) >= least_rounds and session.seconds + next_build >= cap:
                 session.stop = "time"
             elif rebuild is not None:
+                first = len(session.builds) == 1
+                if first:
+                    gc.unfreeze()  # what is to be built anew was among what lived already
                 bursts = rebuild()
                 gc.collect()  # the builds before, outside any sample
+                if first:
+                    gc.freeze()
                 session.builds.append(len(session.order))
                 building = clock() - now
     return session

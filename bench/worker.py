@@ -71,9 +71,10 @@ def measure(comparison: Comparison) -> Record:
     import tensorflow as tf
 
     from bench.machine import held_back, process_memory, read_state, thread_settings
-    from bench.runtime import set_precision
+    from bench.runtime import set_precision, set_threads
 
     cell = comparison.cell
+    set_threads(cell.threads)
     begun = time.perf_counter()
     record: dict[str, Any] = {
         "key": cell.key,
@@ -154,11 +155,16 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
 
     def rebuild() -> dict[str, Any]:
         order = list(bursts)
-        shuffle(order)  # what is compiled first may come to lie better: no arm always is
-        new = {name: build(name) for name in order}
-        for burst in new.values():
+        shuffle(order)  # what is built first may come to lie better: no arm always is
+        models.clear()
+        bursts.clear()
+        gc.collect()  # two builds need not lie in memory at once
+        for name in order:
+            models[name] = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
+            bursts[name] = build(name)
+        for burst in bursts.values():
             _warm(burst)
-        return new
+        return bursts
 
     session = Session({})
     ceiling: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import Options, parse
+from bench.config import Options, parse, restore
 from bench.rules import UsageError
 
 
@@ -27,6 +27,11 @@ def test_quick_changes_defaults_and_not_what_was_asked_for():
     assert options.units == (64, 128)
 
 
+def test_a_run_from_before_threads_were_an_option_goes_on_with_all():
+    assert restore({}, "a run").threads == ("all",)
+    assert restore({"threads": [1]}, "a run").threads == (1,)
+
+
 def test_dense_is_always_among_the_arms():
     assert parse(["--arms", "fixed"]).arms == ("dense", "fixed")
 
@@ -44,6 +49,8 @@ REFUSED = {
     "setting": (["--bias", "ramp:slope=2"], "settings of bias preset `ramp`"),
     "results": (["--results", "README.md"], "--results must be a folder"),
     "config": (["--config", "absent.toml"], "--config must be a readable file"),
+    "threads": (["--threads", "0"], "--threads must be a positive whole number. Received: 0"),
+    "more threads than cores": (["--threads", "99999"], "--threads must not be more than the "),
     "layer": (["--layer", "nonsense"], "--layer must be module:Class"),
     "layer module": (["--layer", "no_such_module:X"], "--layer must name a module"),
 }
@@ -92,6 +99,7 @@ def test_a_toml_file_that_is_not_utf8_is_refused(tmp_path):
         (["--layers", "two"], 2),
         (["--lyers", "2"], 2),
         (["--precision", "int8"], 2),
+        (["--threads", "some"], 2),
         (["--arms", "desne"], 2),
     ],
 )

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+from bench.config import Options
 from bench.executors import LocalExecutor, WorkerDied, comparison_executor
 from bench.interrupts import Interrupted, Interrupts, catch_signals
 from bench.locks import RunIsBusy, lock_run
+from bench.plan import make_plan
 from bench.records import Record
 from bench.worker import describe_error, ran_out
 
@@ -106,6 +108,35 @@ def test_a_worker_that_ran_out_of_memory_is_replaced_and_other_results_do_not_ma
         assert executor.call(os.getpid) == first
         assert ran_out(executor.call(_ran_out))
         assert executor.call(os.getpid) != first
+
+
+def test_a_worker_is_replaced_where_another_number_of_threads_is_asked_for():
+    options = Options(layers=(2,), units=(4,), threads=("all", 1))
+    every, one = make_plan(options, ["cpu"], "digits", None)
+    with comparison_executor(os.devnull) as executor:
+        found = [executor.call(_threads, comparison) for comparison in (one, one, every, one)]
+        found.append((executor.call(os.getpid), *found[-1][1:]))  # it asks for none
+    pids = [pid for pid, *_ in found]
+    assert pids[0] == pids[1]
+    assert pids[3] == pids[4]
+    assert len({*pids}) == 3
+    assert [settings for _, settings, _ in found] == [1, 1, 0, 1, 1]
+    assert [blas == 1 for _, _, blas in found[:2]] == [True, True]
+    assert found[2][2] == len(os.sched_getaffinity(0))
+
+
+def _threads(comparison):
+    """The worker's process, TensorFlow's setting, and the threads of NumPy's BLAS."""
+    import numpy as np  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    from bench.machine import thread_settings
+    from bench.runtime import set_threads
+
+    set_threads(comparison.cell.threads)
+    (setting,) = {*thread_settings().values()}
+    (blas,) = {i["num_threads"] for i in threadpool_info() if "numpy" in i["filepath"]}
+    return os.getpid(), setting, blas
 
 
 def _ran_out():

@@ -16,7 +16,7 @@ from tests.bench.tiny import CELL, TEXT, record
 def test_two_cells_never_share_a_key(data: st.DataObject) -> None:
     others = ["ramp", "x" * 40, 3, -3, 3.0, True, None, math.nan, [3], 10**40]
     values = st.sampled_from(others) | st.text("a3-:=~.,_/A", max_size=3) | TEXT
-    names = st.sampled_from([*CELL, "arms", ""])
+    names = st.sampled_from([*CELL, "arms", "threads", ""])
     changes = st.dictionaries(names, values, max_size=2)
     missing = st.sets(names, max_size=1)
     one, other = (
@@ -47,6 +47,7 @@ def test_keys_are_readable() -> None:
     assert records.cell_key(CELL | {"bias": "file:my b.npy"}).startswith(
         "mnist-cpu-compiled-float32-file=my_b.npy-L3-U128-B64-"
     )
+    assert records.cell_key(CELL | {"threads": 1}) == f"{records.cell_key(CELL)}-P1"
     assert records.cell_key({}).startswith("cell-")
     odd = CELL | {"bias": "my b"}
     assert records.cell_key(dict(reversed(odd.items()))) == records.cell_key(odd)

@@ -83,8 +83,12 @@ def test_the_output_layer_suits_targets_and_loss(data, loss, output):
 
 
 def plan(*argv: str) -> list[Cell]:
+    return on(["cpu"], *argv)
+
+
+def on(devices: list[str], *argv: str) -> list[Cell]:
     options = parse(["--layers", "2", "--units", "8", *argv])
-    return [comparison.cell for comparison in make_plan(options, ["cpu"], "mnist", None)]
+    return [comparison.cell for comparison in make_plan(options, devices, "mnist", None)]
 
 
 def test_the_new_axes_multiply_the_grid():
@@ -103,12 +107,20 @@ def test_a_loss_named_twice_is_measured_once():
 
 
 def test_a_usual_cell_is_recorded_and_named_as_it_always_was():
-    (cell,) = plan()
+    (cell,) = plan("--threads", "all")
     assert cell.key == "mnist-cpu-compiled-float32-constant-L2-U8-B32"
     assert set(cell.recorded) == set(json.loads(_baseline_record().read_text())["cell"])
-    (unusual,) = plan("--activation", "tanh")
+    (unusual,) = plan("--activation", "tanh", "--threads", "all")
     assert unusual.recorded == cell.recorded | {"activation": "tanh"}
     assert str(unusual) == f"{cell} tanh"
+
+
+def test_threads_are_an_axis_of_cells_on_a_cpu():
+    one, every, gpu = on(["cpu", "gpu:0"], "--threads", "1", "all")
+    assert one.key == f"{every.key}-P1"
+    assert str(one) == f"{every} threads=1"
+    assert (one.threads, every.threads, gpu.threads) == (1, "all", "all")
+    assert plan() == [one]
 
 
 def test_records_from_before_these_axes_are_read():
@@ -116,6 +128,7 @@ def test_records_from_before_these_axes_are_read():
     cell = Cell(**record.cell)
     assert not problems
     assert (cell.activation, cell.loss, cell.norm) == ("relu", "cross-entropy", "none")
+    assert cell.threads in (1, "all")
     assert cell.key == record.key
     assert cell.recorded == record.cell
 

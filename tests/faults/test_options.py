@@ -55,6 +55,7 @@ VALUES: dict[str, st.SearchStrategy] = {
     "layer": several(st.sampled_from(["json:JSONDecoder", "no.such:X", "a=1", "json:1"]) | TEXT),
     "engine": several(st.sampled_from(["compiled", "fit", "fit-xla", "jit"])),
     "precision": several(st.sampled_from(["float32", "tf32", "mixed_float16", "float64"])),
+    "threads": several(WHOLE | st.sampled_from(["all", "some"])),
     "activation": several(st.sampled_from(["relu", "tanh", "mish", "none"]) | TEXT),
     "loss": several(st.sampled_from(["auto", "hinge", "huber", "none"])),
     "norm": several(st.sampled_from(["none", "layer", "batch"])),

@@ -30,7 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from bench.arms import AGAIN
-from bench.labels import leaf_table, operations_table
+from bench.labels import field, leaf_table, operations_table
 from bench.profiling import profile_rows, read_profiles
 from bench.records import Record, Run
 from bench.summary import Row
@@ -47,6 +47,10 @@ _HPARAMS = {
     "engine": "engine",
     "bias preset": "bias",
     "task": "data",
+    "threads": "threads",
+    "activation": "activation",
+    "loss function": "loss",
+    "normalisation": "norm",
 }
 # TensorBoard's table shows the first without scrolling.
 _METRICS = {
@@ -188,7 +192,7 @@ def _curves(record: Record, row: Row, prefix: str) -> Iterator[Event]:
 
 
 def _hparams(where: str, record: Record, row: Row) -> Iterator[Event]:
-    values = {name: record.cell[key] for name, key in _HPARAMS.items()} | {"arm": row.arm}
+    values = {name: field(record.cell, key) for name, key in _HPARAMS.items()} | {"arm": row.arm}
     begin = _start(record)
     # The same in every directory: TensorBoard takes the columns from any one of them.
     config = hparams_config_pb(

@@ -15,8 +15,9 @@ def breakdown(records: Sequence[Record], wall: float) -> dict[str, float]:
 
     Returns:
         `training` (full trainings, their validation included), `timing` (rounds, those of the
-        ceiling too), `compiling` (XLA and tracing), `building` (models, warm-up, all else that a
-        worker does for a comparison) and `starting, writing` (imports, processes, data, records).
+        ceiling too), `compiling` (XLA and tracing, and building the arms anew between rounds),
+        `building` (models, warm-up, all else that a worker does for a comparison) and `starting,
+        writing` (imports, processes, data, records).
 
     Example:
 
@@ -30,11 +31,13 @@ def breakdown(records: Sequence[Record], wall: float) -> dict[str, float]:
         return sum(value for value in values if math.isfinite(value))
 
     extras = [record.extra for record in records]
+    rebuilding = sum(e.get("rebuild_seconds", 0.0) for e in extras)
     found = {
         "training": total("training_seconds"),
         "timing": sum(e.get("timing_seconds", 0.0) for e in extras)
-        + sum(e.get("ceiling", {}).get("seconds", 0.0) for e in extras),
-        "compiling": total("compile_seconds", "burst_compile_seconds"),
+        + sum(e.get("ceiling", {}).get("seconds", 0.0) for e in extras)
+        - rebuilding,
+        "compiling": total("compile_seconds", "burst_compile_seconds") + rebuilding,
     }
     worker = sum(e.get("seconds", 0.0) for e in extras)
     found["building"] = worker - sum(found.values())

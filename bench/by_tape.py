@@ -22,7 +22,8 @@ def tape_step(model: keras.Model) -> Callable[[Any, Any], tf.Tensor]:
         A function that returns the loss before the step.
     """
     if model not in _steps:
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:  # a loss scaler's variables would be made anew
+            model.optimizer.build(model.trainable_variables)
         step = partial(_step, weakref.proxy(model))
         _steps[model] = tf.function(step, jit_compile=False, autograph=False, reduce_retracing=True)
     return _steps[model]

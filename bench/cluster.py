@@ -110,6 +110,7 @@ class ClusterExecutor:
             "task": options.task,
             "dataset": dataset,
             "layer": options.layer,
+            "threads": max((n for n in options.threads if n != "all"), default=1),
         }
 
     def map(

@@ -17,7 +17,7 @@ import tyro
 
 from bench.places import kinds_of, told_apart
 from bench.ratios import Ratio, paired_ratio
-from bench.records import BadRecord, Record, Run, read_run
+from bench.records import BadRecord, Record, Run, cell_key, read_run
 from bench.rules import UsageError, usage_error
 from bench.summary import record_builds
 from bench.verdicts import Verdict, verdict
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (run_a, records_a), (run_b, records_b) = _read(options.run_a), _read(options.run_b)
         shared = [(a, b) for a in records_a for b in records_b if a.key == b.key]
         if not shared:
-            raise UsageError(f"{options.run_a} and {options.run_b} have no cell in common.")
+            runs, why = f"{options.run_a} and {options.run_b}", _why(records_a, records_b)
+            raise UsageError(f"{runs} have no cell in common{why}.")
     except UsageError as error:
         return usage_error(error)
     from rich.console import Console
@@ -87,6 +88,15 @@ def _read(folder: Path) -> tuple[Run, list[Record]]:
     except (BadRecord, OSError) as error:
         raise UsageError(f"Two folders of runs are needed: {error}.") from None
     return run, [record for record in records if record.status == "ok"]
+
+
+def _why(*runs: list[Record]) -> str:
+    """What alone keeps the cells of two runs apart, if it is the number of threads."""
+    without = [
+        {cell_key({k: v for k, v in record.cell.items() if k != "threads"}) for record in records}
+        for records in runs
+    ]
+    return ": they were timed on other numbers of --threads" if without[0] & without[1] else ""
 
 
 def _differences(a: Run, b: Run) -> list[str]:

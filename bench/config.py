@@ -56,7 +56,7 @@ class Options:
     threads: tuple[Threads, ...] = (1,)
     """Threads of TensorFlow on the CPU, a cell for each number; all takes every core, as a program
     by itself does. Threads that wait for each other scatter, so that arms on one thread are told
-    apart in a fraction of the time. Cells on a GPU have all."""
+    apart in a fraction of the time. Cells on a GPU have all, and so has what is not timed."""
     bias: tuple[str, ...] = ("constant",)
     """Bias presets: zeros, constant, ramp, linspace, uniform, normal, decreasing or file:PATH,
     with settings as in constant:value=0.5."""
@@ -109,9 +109,9 @@ class Options:
     time_cap: float = 120.0
     """Seconds of timing per cell, precise or not."""
     builds: int = 8
-    """Compile the arms of a cell so many times at least before timing can stop on precision: what
-    is compiled twice runs at speeds about 1 % apart. 1 compiles once, and cannot tell such
-    differences from those between arms."""
+    """Build and compile the arms of a cell so many times at least before timing can stop on
+    precision: what is built twice runs at speeds 0.2 % to 1 % apart. 1 builds once, and cannot tell
+    such differences from those between arms."""
     timeout: float = 1800.0
     """Seconds after which a cell is given up and recorded as failed."""
     floor: float = 0.008

@@ -83,7 +83,8 @@ def find_evidence(
 ) -> Evidence | None:
     """The newest finished run under `results` that was made on this machine and fits the plan.
 
-    It fits when each kind of comparison in the plan (device, engine, precision, data) is in it.
+    It fits when each kind of comparison in the plan (device, engine, precision, data, threads) is
+    in it.
 
     Args:
         results: Folder of runs.

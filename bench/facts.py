@@ -15,7 +15,7 @@ from bench.profiling import profile_rows, read_profiles
 from bench.records import BadRecord, Record, Run, read_run
 from bench.sentences import accuracy_line, device_line, headline, precision_line, target_line
 from bench.style import looks
-from bench.summary import Row, family_sizes, summarise, target_accuracy
+from bench.summary import Row, family_sizes, record_builds, summarise, target_accuracy
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -188,15 +188,15 @@ def _instrument(rows: Sequence[Row]) -> str:
 def _method(run: Run, records: Sequence[Record], rows: Sequence[Row]) -> list[str]:
     options = run.options
     rounds = [record.rounds for record in records if record.rounds]
-    measured = f"{min(rounds)} to {max(rounds)} rounds" if rounds else "no rounds"
+    measured = f"{_range(rounds)} rounds" if rounds else "no rounds"
     judged = max(family_sizes(rows), default=0)
     margin = options.get("margin", 0.02)
     timing = (
         "The arms of a cell are built in one process from the same kernels and train on the same "
         f"batches. Each of {measured} timed every arm once, in shuffled order; a sample lasts at "
-        f"least {1000 * options.get('floor', 0.02):g} ms and is synchronised once. Arms are "
-        "compared within rounds, and timing stops when every ratio is known to "
-        f"{options.get('halfwidth', 0.01):.1%}, or after {options.get('time_cap', 60):g} s."
+        f"least {1000 * options.get('floor', 0.02):g} ms and is synchronised once. Timing "
+        f"stops when every ratio is known to {options.get('halfwidth', 0.01):.1%}, or after "
+        f"{options.get('time_cap', 60):g} s. " + _estimate(records)
     )
     verdicts = (
         "Faster or slower: the 95 % interval of the ratio lies on one side of 1 and the ratio is "
@@ -221,6 +221,22 @@ def _method(run: Run, records: Sequence[Record], rows: Sequence[Row]) -> list[st
         *([cluster] if "made" in run.machine else []),
         *unlike,
     ]
+
+
+def _estimate(records: Sequence[Record]) -> str:
+    """How a ratio comes from the rounds, as `bench.ratios` has it."""
+    builds = [len(record_builds(record)) for record in records if record.rounds]
+    if max(builds, default=1) == 1:
+        return "A ratio is the median of those of the rounds, its interval that of the sign test."
+    return (
+        f"The arms were built {_range(builds)} times: an arm's time in a build is the mean of its "
+        "fastest third of samples there, a ratio the mean over the builds, and its interval "
+        "Student's, from their scatter. Examples/s are those of the median sample."
+    )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return " to ".join(dict.fromkeys(map(str, (min(numbers), max(numbers)))))
 
 
 def _machine(run: Run) -> list[tuple[str, str]]:

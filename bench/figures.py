@@ -134,8 +134,8 @@ def intervals(story: Story) -> Iterator[Picture]:
         yield Picture(
             f"intervals{number}",
             "The ratios with their intervals",
-            "Median of the paired ratios and its 95 % interval, not corrected for their number; an "
-            "arrow says that it goes on. "
+            "Ratio of speeds and its 95 % interval, not corrected for their number; an arrow says "
+            "that it goes on. "
             f"Grey band: within {story.margin:.0%} of 1, the same for all practical purposes. "
             f"{AGAIN} is {REFERENCE} built once more: how far two equal arms lie apart here.",
             figure,

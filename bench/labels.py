@@ -4,10 +4,12 @@ import html
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from bench.arms import REFERENCE
 from bench.places import kinds_of
+from bench.plan import Cell
 from bench.records import Run
 from bench.summary import Row
 
@@ -21,7 +23,9 @@ def place(cell: dict[str, Any]) -> str:
     ...        "bias": "ramp", "batch_size": 32})
     'mnist, cpu, fit, float32, ramp, batch 32'
     """
-    further = [f"{k} {v}" for k, v in cell.items() if k not in _KNOWN]
+    further = [
+        _words(k, v) if k == "threads" else f"{k} {v}" for k, v in cell.items() if k not in _KNOWN
+    ]
     return ", ".join([*(str(cell[k]) for k in _PLACE), f"batch {cell['batch_size']}", *further])
 
 
@@ -34,18 +38,41 @@ def names(cells: Sequence[dict[str, Any]], *, size: bool = True) -> list[str]:
     >>> cell = {"layers": 3, "units": 64, "bias": "ramp", "data": "mnist"}
     >>> names([cell, cell | {"bias": "zeros"}])
     ['T=3, 64 units, ramp', 'T=3, 64 units, zeros']
+    >>> names([cell | {"threads": 1}, cell])
+    ['T=3, 64 units, 1 thread', 'T=3, 64 units, all threads']
     """
     keys = [key for cell in cells for key in cell if key not in ("layers", "units")]
-    varying = [k for k in dict.fromkeys(keys) if len({str(cell.get(k)) for cell in cells}) > 1]
+    varying = [k for k in dict.fromkeys(keys) if len({str(field(c, k)) for c in cells}) > 1]
 
     def name(cell: dict[str, Any]) -> str:
         parts = [f"T={cell['layers']}", f"{cell['units']} units"] if size else []
-        for key in varying:
-            value = cell.get(key)
-            parts.append(f"batch {value}" if key == "batch_size" else str(value))
-        return ", ".join(parts)
+        return ", ".join(parts + [_words(key, field(cell, key)) for key in varying])
 
     return [name(cell) for cell in cells]
+
+
+def field(cell: dict[str, Any], name: str) -> Any:
+    """A field of a cell as a record has it: one that is not there has its default."""
+    return cell.get(name, _DEFAULTS.get(name))
+
+
+_DEFAULTS = {f.name: f.default for f in fields(Cell) if f.default is not MISSING}
+
+
+def device_words(cell: dict[str, Any]) -> str:
+    """A cell's device, with the number of threads where it is not all.
+
+    >>> device_words({"device": "cpu", "threads": 1}), device_words({"device": "gpu:0"})
+    ('1 thread of the cpu', 'gpu:0')
+    """
+    threads, device = field(cell, "threads"), str(cell.get("device"))
+    return device if threads == "all" else f"{_words('threads', threads)} of the {device}"
+
+
+def _words(key: str, value: Any) -> str:
+    if key == "threads":
+        return f"{value} thread{'' if value == 1 else 's'}"
+    return f"batch {value}" if key == "batch_size" else str(value)
 
 
 def provenance(run: Run) -> list[str]:
@@ -54,12 +81,21 @@ def provenance(run: Run) -> list[str]:
     for letter, machine in kinds_of(run.machine).items():
         cpu, versions = machine["cpu"], machine["versions"]
         mark = f"{letter}: " if letter else ""
-        parts.append(f"{mark}{cpu['model']}, {cpu['usable_cores']} cores")
+        parts.append(f"{mark}{cpu['model']}, {cpu['usable_cores']} cores{_threads(run)}")
         parts += [str(gpu.get("name")) for gpu in machine.get("gpus", [])]
         names = {"TensorFlow": "tensorflow", "Keras": "keras", "NumPy": "numpy"}
         named = [f"{name} {versions[key]}" for name, key in names.items() if key in versions]
         software.append(", ".join([*named, f"Python {machine['python']}", str(machine["os"])]))
     return [" ".join(run.argv), "; ".join(parts), "; ".join(dict.fromkeys(software))]
+
+
+def _threads(run: Run) -> str:
+    """How many of the cores a run's cells on the CPU used, where that is not all."""
+    on_cpu = [key for key in run.plan if "-cpu-" in key]
+    found = {int(m[1]) if (m := re.search(r"-P(\d{1,9})\b", key)) else "all" for key in on_cpu}
+    if found <= {"all"}:
+        return ""
+    return f", CPU cells on {' or '.join(sorted(_words('threads', n) for n in found))}"
 
 
 def leaf_table(run: Run, row: Row) -> str:

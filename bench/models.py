@@ -45,7 +45,10 @@ def _build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
     }
     model = mlp(cell.layers, cell.units, biases, hidden=arm.hidden, **common)
     # Layers that choose their kernels themselves start from the others' kernels too.
-    start = mlp(cell.layers, cell.units, biases, hidden=ARMS[REFERENCE].hidden, **common)
+    usual = ARMS[REFERENCE].hidden
+    start = model
+    if arm.hidden is not usual:
+        start = mlp(cell.layers, cell.units, biases, hidden=usual, **common)
     for t, bias in enumerate(biases):
         layer, other = model.get_layer(f"hidden_{t}"), start.get_layer(f"hidden_{t}")
         if tuple(layer.output.shape) != (None, cell.units):
@@ -54,7 +57,7 @@ def _build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
                 f"Received: {layer.output.shape} from {type(layer).__name__}"
             )
         kernel = getattr(layer, "kernel", None)
-        if kernel is not None and tuple(kernel.shape) == tuple(other.kernel.shape):
+        if start is not model and kernel is not None and kernel.shape == other.kernel.shape:
             kernel.assign(other.kernel)
         arm.prepare(layer, bias)
     model.compile(

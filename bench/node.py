@@ -106,6 +106,8 @@ def parse(argv: Sequence[str]) -> Options:
         prog="python -m bench.node",
     )
     check_address(options.address, "ADDRESS")
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError("A worker needs Linux, where a process can own cores.")
     if importlib.util.find_spec("distributed") is None:
         raise UsageError("A worker needs Dask: pip install 'fixedbias[cluster]'.")
     if options.cores is not None and options.cores < 1:
@@ -233,14 +235,18 @@ def check_node(expected: dict[str, Any]) -> str:
     """Why this worker would not do the same work as the others; empty if it would.
 
     Args:
-        expected: `code`, `data` (name, folder, checksum), `layer` and `gpu` as the driver has them.
+        expected: `code`, `data` (name, folder, checksum), `layer`, `threads` (the most of them) and
+            `gpu` as the driver has them.
     """
     from bench.arms import user_arms
+    from bench.machine import usable_cores
     from bench.runs import find_data
     from bench.worker import list_gpus
 
     if expected["code"] != code_digest():
         return "it runs another version of fixedbias"
+    if expected["threads"] > (cores := usable_cores()):
+        return f"it has {cores} cores, and --threads asks for {expected['threads']}"
     if expected["gpu"] and not list_gpus():
         return "its TensorFlow sees no GPU: pip install -e '.[gpu]' there"
     try:

@@ -101,16 +101,17 @@ def make_plan(
         options.activation,
         options.norm,
         devices,
+        options.threads,  # outside the others: a worker has one number of them
         options.engine,
         options.precision,
         options.bias,
         options.batch_size,
-        options.threads,
     )
-    for task, loss, activation, norm, device, engine, precision, bias, batch_size, threads in axes:
+    for task, loss, activation, norm, device, threads, engine, precision, bias, batch_size in axes:
         name = data if task == "images" else task
         loss_name = task_of(name).loss if loss == "auto" else loss
-        unusual = (activation, loss_name, norm, threads if device == "cpu" else "all")
+        many = device.startswith("gpu") or options.accuracy_only
+        unusual = (activation, loss_name, norm, "all" if many else threads)
         cells += [
             Cell(layers, units, batch_size, precision, device, engine, bias, name, *unusual)
             for layers, units in product(options.layers, options.units)

@@ -34,7 +34,7 @@ def profile_arm(comparison: Comparison, arm: str, folder: str) -> list[dict[str,
     from bench.engines import prepare_data, training_burst
     from bench.models import CellModel
     from bench.runtime import set_precision, set_threads
-    from fixedbias.datasets import load_dataset
+    from bench.worker import dataset_of
 
     cell = comparison.cell
     set_threads(cell.threads)
@@ -43,9 +43,7 @@ def profile_arm(comparison: Comparison, arm: str, folder: str) -> list[dict[str,
     # TensorBoard would go on to serve what it derived from an older trace of this name.
     shutil.rmtree(session, ignore_errors=True)
     with tf.device(cell.device):
-        data = prepare_data(
-            cell.engine, load_dataset(cell.data, comparison.data_dir, download=False)
-        )
+        data = prepare_data(cell.engine, dataset_of(cell.data, comparison.data_dir))
         own = user_arms(comparison.layer)
         model = CellModel(own.get(arm) or find_arm(arm), cell, data).keras_model
         burst = training_burst(cell.engine, model, data, cell.batch_size, 4 * cell.batch_size)

@@ -141,7 +141,6 @@ def epoch_text(options: Options, arm: str, device: str, stage: str = "optimized_
         model = build_model(find_arm(arm), cell, 0)
         data = tf.zeros((60_000, 28, 28), "uint8"), tf.zeros(60_000, "int32")
         build(model, data)
-        model.optimizer.build(model.trainable_variables)
         order = tf.range(60_000)
         return EpochProgram(model).text(data, order, options.batch_size, stage)
 

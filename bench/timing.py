@@ -4,9 +4,9 @@ A round times every arm once, in shuffled order. A sample is one timed burst of 
 launched, perhaps several times over, and waited for once. Waiting after every launch would
 count the host's waiting as the device's work; not waiting at all would count nothing.
 
-A program that is compiled twice runs at two speeds, about 1 % apart on a CPU: its code comes to
-lie elsewhere, and stays there. Rounds cannot average that out. So the arms are built anew every
-few rounds, and the interval of a ratio comes from its spread over the builds.
+A model that is built and compiled twice runs at two speeds, on a CPU 0.2 % to 1 % apart: its code
+and data come to lie elsewhere, and stay there. Rounds cannot average that out. So the arms are
+built anew every few rounds, and the interval of a ratio comes from its spread over the builds.
 """
 
 import gc
@@ -76,8 +76,9 @@ class Session:
     in a sample at the end, `short_rounds` the rounds that were thrown away because a sample in them
     was shorter than the floor. Of the rounds in which the device was held back, for the reasons in
     `held_back_by`, `retaken_rounds` were thrown away and `held_back_rounds` kept. `stop` is
-    `"precision"` or `"time"`; `rounds_missing` estimates how many more rounds `"precision"` would
-    have taken.
+    `"precision"` or `"time"`, or `"error"` where building anew raised the `problem`;
+    `rounds_missing` estimates how many more rounds `"precision"` would have taken. Of its
+    `seconds`, building the arms anew took `rebuild_seconds`.
     """
 
     samples: dict[str, list[float]]
@@ -91,6 +92,8 @@ class Session:
     stop: str = ""
     rounds_missing: int = 0
     seconds: float = 0.0
+    rebuild_seconds: float = 0.0
+    problem: Exception | None = None
 
 
 def measure_rounds(
@@ -166,7 +169,9 @@ def measure_rounds(
                     patience = patience if reasons else _RETAKES
                     _keep(session, bursts, names, seconds, reasons)
                     rounds += 1
-                if len(session.order) >= least_rounds and clock() - started >= cap:
+                # A build without a round would have no ratio.
+                enough = rounds and len(session.order) >= least_rounds
+                if enough and clock() - started >= cap:
                     break
             now = clock()
             session.seconds = now - started
@@ -179,15 +184,15 @@ def measure_rounds(
             elif len(session.order) >= least_rounds and session.seconds + next_build >= cap:
                 session.stop = "time"
             elif rebuild is not None:
-                first = len(session.builds) == 1
-                if first:
-                    gc.unfreeze()  # what is to be built anew was among what lived already
-                bursts = rebuild()
+                try:
+                    bursts = rebuild()
+                except Exception as error:  # what was timed is kept
+                    session.stop, session.problem = "error", error
+                    break
                 gc.collect()  # the builds before, outside any sample
-                if first:
-                    gc.freeze()
                 session.builds.append(len(session.order))
                 building = clock() - now
+                session.rebuild_seconds += building
     return session
 
 

@@ -11,7 +11,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from bench.arms import AGAIN, REFERENCE, find_arm, user_arms
+from bench.arms import AGAIN, REFERENCE, Arm, find_arm, user_arms
 from bench.plan import Cell, Comparison
 from bench.records import Record, utc_now
 from bench.tasks import TASKS, make_task, task_of
@@ -103,13 +103,13 @@ def measure(comparison: Comparison) -> Record:
 
 def _measure(comparison: Comparison) -> dict[str, Any]:
     from bench.engines import burst_steps, prepare_data, training_burst
-    from bench.models import CellModel
+    from bench.models import CellModel, build_model
     from bench.nvml import GpuWatch
     from bench.timing import Session, measure_rounds
     from bench.usage import PeakMemory, measure_energy
 
     cell = comparison.cell
-    data = prepare_data(cell.engine, _dataset(cell.data, comparison.data_dir))
+    data = prepare_data(cell.engine, dataset_of(cell.data, comparison.data_dir))
     own = user_arms(comparison.layer)
     registry = {name: find_arm(name) for name in comparison.arms} | own
     names = list(registry)
@@ -120,26 +120,31 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     steps = burst_steps(cell.batch_size, data.examples)
     build_seconds = 0.0
 
-    def build(name: str) -> Any:
+    def arm_of(name: str) -> Arm:
+        return registry[REFERENCE if name == AGAIN else name]
+
+    def burst_of(name: str) -> Any:
         size = cell.batch_size
-        return training_burst(cell.engine, models[name].keras_model, data, size, steps * size)
+        return training_burst(cell.engine, models[name], data, size, steps * size)
 
     for name in names if comparison.accuracy_only else [*names, AGAIN]:
         model = None
         memory = PeakMemory(cell.device)
         try:
-            model = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
+            begin = time.perf_counter()
+            model = CellModel(arm_of(name), cell, data)
+            build_seconds += time.perf_counter() - begin
             # A/A is about speed: the reference need not learn the task twice.
             arms[name] = model.train(comparison.epochs, 0 if name == AGAIN else comparison.seeds)
             if comparison.accuracy_only:
                 continue
-            models[name] = model
+            models[name] = model.keras_model
             if name == REFERENCE and cell.engine in ("compiled", "plain"):
                 # A call of `fit` costs as much as many steps: its bursts stay long.
                 seconds = min(s for history in arms[name]["histories"] for s in history["seconds"])
                 steps = burst_steps(cell.batch_size, data.examples, comparison.floor, seconds)
             begin = time.perf_counter()
-            bursts[name] = build(name)
+            bursts[name] = burst_of(name)
             arms[name]["burst_compile_seconds"] = _warm(bursts[name])
             build_seconds += time.perf_counter() - begin
             arms[name] |= memory.found()
@@ -150,20 +155,33 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             models.pop(name, None)
             model = None
             gc.collect()  # what it held on the device is the next arm's to use
+    model = None
 
     shuffle = random.Random(comparison.order_seed).shuffle
+    first_is_there = True
 
     def rebuild() -> dict[str, Any]:
+        nonlocal first_is_there
         order = list(bursts)
         shuffle(order)  # what is built first may come to lie better: no arm always is
         models.clear()
         bursts.clear()
-        gc.collect()  # two builds need not lie in memory at once
-        for name in order:
-            models[name] = CellModel(registry[REFERENCE if name == AGAIN else name], cell, data)
-            bursts[name] = build(name)
-        for burst in bursts.values():
-            _warm(burst)
+        # Two builds need not lie in memory at once. While it times, `measure_rounds` keeps out of
+        # collections what lived when it began, the first build among it.
+        if first_is_there:
+            gc.unfreeze()
+        gc.collect()
+        if first_is_there:
+            gc.freeze()
+        first_is_there = False
+        try:
+            for name in order:
+                models[name] = build_model(arm_of(name), cell, 0)
+                bursts[name] = burst_of(name)
+            for burst in bursts.values():
+                _warm(burst)
+        except (SystemExit, KeyboardInterrupt) as error:  # a layer's
+            raise RuntimeError(describe_error(error)) from None
         return bursts
 
     session = Session({})
@@ -186,13 +204,13 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
                     watch=watch,
                 )
                 each = min(1.0, comparison.time_cap / 12)
-                for name in (name for name in bursts if name != AGAIN):
+                for name in (name for name in bursts if name != AGAIN and not session.problem):
                     arms[name] |= measure_energy(
                         bursts[name], watch, repeats=session.repeats, seconds=each
                     )
             except Exception as error:  # the trainings that were done are kept
                 problem = describe_error(error)
-    if session.order:
+    if session.order and not session.problem:
         try:
             ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
         except Exception as error:  # no reason to lose what was timed
@@ -207,6 +225,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             *([] if task_of(cell.data).classes else ["accuracy is R^2 here: it has no classes"]),
             *(f"{n}: {a['error']}" for n, a in arms.items() if "error" in a),
             *([no_ceiling] if no_ceiling else []),
+            *([f"timing ended early: {describe_error(e)}"] if (e := session.problem) else []),
             *([watch.note] if watch.note else []),
             *_held_back_rounds(session),
         ],
@@ -222,6 +241,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
             "held_back_by": session.held_back_by,
             "rounds_missing": session.rounds_missing,
             "timing_seconds": session.seconds,
+            "rebuild_seconds": session.rebuild_seconds,
             "ceiling": ceiling,
         },
     }
@@ -260,7 +280,8 @@ def describe_error(error: BaseException) -> str:
 
 
 @lru_cache(maxsize=1)
-def _dataset(name: str, folder: str | None) -> Any:
+def dataset_of(name: str, folder: str | None) -> Any:
+    """The images or the task of a cell, kept for the next one."""
     from fixedbias.datasets import load_dataset
 
     if name in TASKS:

@@ -25,10 +25,11 @@ class FreezableDense(keras.layers.Dense):
     Args:
         units: Positive integer, the size of the output.
         bias: What the bias starts from; as for `FixedBiasDense`.
-        **kwargs: As for `keras.layers.Dense`.
+        **kwargs: As for `keras.layers.Dense`, but for `use_bias`, `bias_initializer` and
+            `bias_constraint`.
 
     Raises:
-        ValueError: As for `FixedBiasDense`.
+        ValueError: As for `FixedBiasDense`, or one of these three is given.
 
     Example:
 
@@ -43,13 +44,23 @@ class FreezableDense(keras.layers.Dense):
 
     def __init__(self, units: int, bias: BiasLike = 0.0, **kwargs: Any) -> None:
         # The same bias is accepted, and refused in the same words.
-        checked = FixedBiasDense(units, bias)
+        checked = FixedBiasDense(units, bias, dtype=kwargs.get("dtype"))
         super().__init__(units, **kwargs)
+        starts = isinstance(self.bias_initializer, keras.initializers.Zeros)
+        if not (self.use_bias and starts and self.bias_constraint is None):
+            raise ValueError(
+                "The bias of `FreezableDense` starts from `bias` and ends fixed: leave out "
+                "`use_bias`, `bias_initializer` and `bias_constraint`. Received: "
+                f"use_bias={self.use_bias}, bias_initializer={self.bias_initializer}, "
+                f"bias_constraint={self.bias_constraint}"
+            )
         self.start: float | list[float] = checked.get_config()["bias"]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         super().build(input_shape)
-        self.bias.assign(np.broadcast_to(np.asarray(self.start, "float32"), (self.units,)))
+        self.bias.assign(
+            np.broadcast_to(np.asarray(self.start, self.variable_dtype), (self.units,))
+        )
         common: dict[str, Any] = {"initializer": "zeros", "trainable": False, "autocast": False}
         self.held = self.add_weight(name="held", shape=(self.units,), **common)
         self.is_fixed = self.add_weight(name="is_fixed", shape=(), **common)

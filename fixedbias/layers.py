@@ -36,7 +36,8 @@ class FixedBiasDense(keras.layers.Layer):
             `units` numbers, or a Keras initializer (an instance, its name, or its config).
             An initializer is drawn from once, here, so that clones and copies keep the
             very same bias.
-        activation: Activation function, or its name; `None` is the identity.
+        activation: Activation function, or its name; `None` is the identity. Not that of
+            `Dense` by default, but ReLU: hidden layers are what a fixed bias is for.
         kernel_initializer: Initializer of the kernel.
         kernel_regularizer: Regularizer of the kernel.
         kernel_constraint: Constraint on the kernel.

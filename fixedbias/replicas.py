@@ -140,7 +140,8 @@ class ReplicatedProgram:
         one = map_arrays(lambda array: tf.convert_to_tensor(array[:1]), device_data(data))
         x, y, weight = keras.utils.unpack_x_y_sample_weight(one)
         with self._strategy.scope():
-            self._model.optimizer.build(self._model.trainable_variables)
+            if not self._model.optimizer.built:  # a loss scaler's variables would be made anew
+                self._model.optimizer.build(self._model.trainable_variables)
             # Metrics make their variables at first use, which no graph over several devices can:
             # here that use is without effect, but the variables stay.
             with keras.StatelessScope():

@@ -153,7 +153,8 @@ class StackedProgram:
     def __init__(self, models: Sequence[keras.Model], data: Any) -> None:
         self.models = list(models)
         for model in self.models:
-            model.optimizer.build(model.trainable_variables)
+            if not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
         first = self.models[0]
         build(first, data)
         names, y = list(first.get_metrics_result()), data[1]

@@ -13,11 +13,12 @@ def test_every_second_is_counted_once():
         "broken": {"error": "did not build"},
     }
     extra = {"timing_seconds": 50.0, "ceiling": {"seconds": 5.0}, "seconds": 80.0}
+    extra |= {"rebuild_seconds": 10.0}
     record = Record(key="a", cell={}, status="ok", arms=arms, extra=extra)
     failed = Record(key="b", cell={}, status="failed", reason="its worker died")
     found = breakdown([record, failed], 100.0)
     assert found == pytest.approx(
-        {"training": 20, "timing": 55, "compiling": 3, "building": 2, "starting, writing": 20}
+        {"training": 20, "timing": 45, "compiling": 13, "building": 2, "starting, writing": 20}
     )
     assert sum(found.values()) == pytest.approx(100)
-    assert breakdown_line([record], 100.0).endswith("neither training nor timing: 25%")
+    assert breakdown_line([record], 100.0).endswith("neither training nor timing: 35%")

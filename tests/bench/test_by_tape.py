@@ -53,3 +53,19 @@ def test_a_burst_is_of_as_many_examples_as_it_says_and_traces_once(dataset):
     assert burst.examples == 1442
     # One for batches of 100, one for those of any size.
     assert tape_step(model.keras_model).experimental_get_tracing_count() <= 2
+
+
+@pytest.mark.parametrize("engine", ["plain", "compiled"])
+def test_the_loss_scale_starts_anew_with_every_seed(dataset, engine):
+    """A second `build` would make a second scale, and a restart set back the one unused."""
+    cell = Cell(2, 4, 100, "mixed_float16", "cpu", engine, "linspace", "digits")
+    keras.config.set_dtype_policy("mixed_float16")
+    model = CellModel(find_arm("fixed"), cell, prepare_data(engine, dataset))
+    optimizer = model.keras_model.optimizer
+    before, scale = len(optimizer.variables), float(optimizer.dynamic_scale.numpy())
+    model.train(1, 1)
+    training_burst(engine, model.keras_model, model.data, 100).launch()
+    assert len(optimizer.variables) == before
+    optimizer.dynamic_scale.assign(2 * scale)
+    model.restart(0)
+    assert float(optimizer.dynamic_scale.numpy()) == scale

@@ -1,8 +1,11 @@
 """`python -m bench.compare`: what changed between two runs, and gating on it."""
 
+import dataclasses
+
 import pytest
 
 from bench.compare import changes, main
+from bench.records import cell_key
 from tests.bench.conftest import make_record
 
 
@@ -76,3 +79,12 @@ def test_the_interval_holds_the_true_change_as_often_as_it_says():
         held += change.low <= 1.1 <= change.high
     # Of 200 at 95 %, fewer than 180 hold once in a thousand times.
     assert held >= 180
+
+
+def test_cells_of_other_threads_are_not_compared_and_the_sentence_says_why(make_run, capsys):
+    a = make_record(8)
+    cell = a.cell | {"threads": 1}
+    b = dataclasses.replace(a, cell=cell, key=cell_key(cell))
+    assert main([str(make_run("a", [a])), str(make_run("b", [b]))]) == 2
+    said = "have no cell in common: they were timed on other numbers of --threads."
+    assert said in capsys.readouterr().err

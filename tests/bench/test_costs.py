@@ -136,7 +136,7 @@ def test_energy_comes_from_the_records(finished):
     counted = [
         replace(
             record,
-            cell=record.cell | {"device": "gpu:0"},
+            cell=record.cell | {"device": "gpu:0", "threads": "all"},
             before={"gpus": [{"energy_mj": 5000}]},
             after={"gpus": [{"energy_mj": 5000 + 250_000 * record.extra["seconds"]}]},
         )

@@ -74,12 +74,14 @@ def test_a_worker_is_fit_only_with_the_same_code_and_the_same_data():
         "task": ("images",),
         "dataset": dataset,
         "layer": (),
+        "threads": 1,
         "gpu": False,
     }
     assert check_node(expected) == ""
     assert "another version" in check_node(expected | {"code": "0" * 12})
     other = dataset | {"checksum": "0" * 64}
     assert "its files of digits are other ones" in check_node(expected | {"dataset": other})
+    assert "and --threads asks for 9999" in check_node(expected | {"threads": 9999})
     assert "no_such" in check_node(expected | {"layer": ("no_such:Layer",)})
 
 

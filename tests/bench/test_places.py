@@ -134,3 +134,16 @@ def test_compare_names_all_machines(two_kinds, make_run, capsys):
     assert compare([str(two_kinds), str(other)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "different machines (Fast, Slow and " in said
+
+
+def test_how_many_threads_cells_on_a_cpu_had_is_said(make_run):
+    run, _, _ = read_run(make_run("run", [make_record(fixed=1.0)]))
+    key = run.plan[0]
+
+    def said(*plan):
+        return provenance(replace(run, plan=list(plan)))[1]
+
+    assert "thread" not in said(key)
+    assert said(f"{key}-P1").endswith(" cores, CPU cells on 1 thread")
+    assert said(f"{key}-P16", key, f"{key}-P2").endswith("16 threads or 2 threads or all threads")
+    assert "thread" not in said(f"{key}-P1".replace("-cpu-", "-gpu=0-"))

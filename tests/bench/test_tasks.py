@@ -121,6 +121,10 @@ def test_threads_are_an_axis_of_cells_on_a_cpu():
     assert str(one) == f"{every} threads=1"
     assert (one.threads, every.threads, gpu.threads) == (1, "all", "all")
     assert plan() == [one]
+    assert on(["auto"])[0].threads == 1  # as `--dry-run` has it
+    assert on(["cpu"], "--accuracy-only")[0].threads == "all"  # nothing is timed
+    many = on(["cpu"], "--threads", "1", "all", "--batch-size", "8", "16")
+    assert [cell.threads for cell in many] == [1, 1, "all", "all"]  # a worker has one number
 
 
 def test_records_from_before_these_axes_are_read():

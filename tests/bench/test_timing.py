@@ -306,3 +306,55 @@ def test_no_build_is_begun_that_would_end_after_the_cap():
     ratio = paired_ratio(samples["a"], samples["b"], builds=session.builds)
     assert session.rounds_missing == rounds_needed(ratio, 1e-6) > 0
     assert len(session.builds) == 5
+
+
+def test_what_was_timed_before_a_build_failed_is_kept():
+    clock = Clock()
+    arms = {n: clock.arm(n, 0.05, noise=0.5) for n in "ab"}
+    builds = iter([arms])
+
+    def rebuild() -> dict[str, Burst]:
+        clock.now += 1.0
+        try:
+            return next(builds)
+        except StopIteration:
+            raise ValueError("no more") from None
+
+    session = measure_rounds(
+        arms, reference="a", compared=["b"], clock=clock, halfwidth=1e-6, rebuild=rebuild
+    )
+    assert session.stop == "error"
+    assert str(session.problem) == "no more"
+    assert session.builds == [0, 10]
+    assert len(session.samples["a"]) == len(session.order) > 10
+    assert session.rebuild_seconds == 1.0
+
+
+def test_a_build_always_has_a_round():
+    """Even one that took longer than foreseen, on a device that is held back."""
+
+    class HeldBack:
+        def begin(self) -> None: ...
+
+        def held_back(self) -> list[str]:
+            return ["heat"]
+
+    clock = Clock()
+    arms = {n: clock.arm(n, 0.05) for n in "ab"}
+
+    def rebuild() -> dict[str, Burst]:
+        clock.now += 60.0
+        return arms
+
+    session = measure_rounds(
+        arms,
+        reference="a",
+        compared=["b"],
+        clock=clock,
+        cap=20.0,
+        min_builds=9,
+        rebuild=rebuild,
+        watch=HeldBack(),
+    )
+    assert (session.stop, session.builds) == ("time", [0, 10])
+    assert len(session.order) == 11

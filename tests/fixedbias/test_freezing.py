@@ -107,3 +107,22 @@ def test_a_bias_of_another_length_is_refused() -> None:
 def test_epochs_must_be_a_number_of_epochs(epochs: Any) -> None:
     with pytest.raises(ValueError, match=r"`epochs` must be 0 or more. Received: epochs="):
         FreezeAfter(epochs)
+
+
+@pytest.mark.parametrize(
+    "other", [{"use_bias": False}, {"bias_initializer": "ones"}, {"bias_constraint": "non_neg"}]
+)
+def test_another_word_on_the_bias_is_refused(other: dict) -> None:
+    (name,) = other
+    with pytest.raises(ValueError, match=rf"leave out `use_bias`.* Received: .*{name}="):
+        FreezableDense(2, **other)
+
+
+def test_the_bias_is_checked_and_kept_in_the_layers_own_dtype() -> None:
+    with pytest.raises(ValueError, match="`bias` must be finite in float16"):
+        FreezableDense(2, bias=1e5, dtype="float16")
+    layer = FreezableDense(2, bias=0.1, dtype="float64")
+    layer.build((None, 3))
+    assert layer.bias.numpy().tolist() == [0.1, 0.1]
+    again = FreezableDense.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()

@@ -193,3 +193,13 @@ def test_refuses_with_a_sentence(one, make, arguments, sentence):
 def test_refuses_a_batch_that_is_smaller_than_the_number_of_devices():
     found = train(replicas=2, batch_size=1)
     assert "Received: batch_size=1 for 2 devices" in found["refused"]
+
+
+def test_a_second_training_goes_on_with_the_optimizer_of_the_first(one):
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=4.0)
+    model = model_of(one, optimizer=scaled)
+    for _ in range(2):
+        fit_replicated(model, X, Y, epochs=1, verbose=0, validation_data=(X, Y))
+        names = [variable.path for variable in model.optimizer.variables]
+        assert len(names) == len({*names})
+    assert int(model.optimizer.inner_optimizer.iterations.numpy()) == 2 * -(-len(X) // 32)

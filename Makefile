@@ -22,14 +22,16 @@ grid: setup
 
 # One process per core; then those tests that want the machine for themselves.
 QUICK := not slow and not gpu
-PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal --benchmark-disable
+PARALLEL := --maxprocesses 8 --dist worksteal --benchmark-disable --numprocesses
+# Slow tests wait for processes that they start, and for time to pass: one more than cores.
+MORE := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 test: setup
-	$(BIN)/python -m pytest -m "$(QUICK) and not alone" $(PARALLEL)
+	$(BIN)/python -m pytest -m "$(QUICK) and not alone" $(PARALLEL) logical
 	$(BIN)/python -m pytest -m "$(QUICK) and alone"
 
 slow: setup
-	$(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL)
+	$(BIN)/python -m pytest -m "slow and not alone" $(PARALLEL) $(MORE)
 	$(BIN)/python -m pytest -m "slow and alone"
 
 # Of both packages, processes that tests start included. PYTEST_ARGS="-m 'not gpu'" adds slow tests.

@@ -40,8 +40,11 @@ def set_threads(threads: int | str) -> None:
     from threadpoolctl import threadpool_limits
 
     number = 0 if threads == "all" else int(threads)  # 0 leaves it to TensorFlow
-    tf.config.threading.set_intra_op_parallelism_threads(number)
-    tf.config.threading.set_inter_op_parallelism_threads(number)
+    threading = tf.config.threading
+    if threading.get_intra_op_parallelism_threads() != number:
+        threading.set_intra_op_parallelism_threads(number)
+    if threading.get_inter_op_parallelism_threads() != number:
+        threading.set_inter_op_parallelism_threads(number)
     if number:
         threadpool_limits(number, "blas")
 

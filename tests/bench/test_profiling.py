@@ -14,9 +14,10 @@ from bench.rules import UsageError
 
 
 @pytest.mark.slow
-def test_a_trace_has_marked_steps_and_replaces_an_older_one(tmp_path):
+@pytest.mark.parametrize(("task", "operation"), [("images", "MatMul"), ("odd", "fusion")])
+def test_a_trace_has_marked_steps_and_replaces_an_older_one(task, operation, tmp_path):
     raw_to_tool_data = pytest.importorskip("xprof.convert.raw_to_tool_data")
-    options = Options(layers=(2,), units=(8,), task=("odd",))  # of tasks, as of images
+    options = Options(layers=(2,), units=(8,), task=(task,))
     (comparison,) = make_plan(options, ["cpu"], "digits", None)
     stale = tmp_path / "plugins" / "profile" / "old" / "cache.pb"
     stale.parent.mkdir(parents=True)
@@ -32,7 +33,7 @@ def test_a_trace_has_marked_steps_and_replaces_an_older_one(tmp_path):
     names = {event.get("name") for event in json.loads(raw)["traceEvents"]}
     assert {f"train {step}" for step in range(5)} <= names
     assert 0 < len(operations) <= 10
-    assert any("MatMul" in operation["name"] for operation in operations)
+    assert any(operation in found["name"] for found in operations)
 
 
 def test_the_longest_operations_are_the_programs_own_without_its_loops():

@@ -27,26 +27,15 @@ class NotANumber(keras.layers.Dense):
 COMMON = "--layers 3 --seeds 1 --builds 1 --time-cap 1 --halfwidth 0.5 --device cpu --data digits"
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same network with biases that kill every unit and biases that overflow float16."""
-    cwd = tmp_path_factory.mktemp("numbers")
+def run(cwd, words):
+    """A run of the command as typed: what it printed, its header, records and problems."""
     (cwd / "mine.py").write_text(LAYERS)
-    cases = {
-        "dead": "--units 16 --epochs 2 --bias constant:value=-1000 --arms fixed dense-frozen "
-        "--layer mine.py:Explodes mine.py:NotANumber",
-        # 16 * 4096 is more than float16 holds; 15 * 4096 is not, and its sums are.
-        "overflow": "--units 16 17 --epochs 2 --precision mixed_float16 --bias ramp:step=4096 "
-        "--arms fixed dense-frozen",
-    }
-    found = {}
-    for name, words in cases.items():
-        argv = [sys.executable, "-m", "bench.grid", *COMMON.split(), *words.split()]
-        argv += ["--results", name]
-        done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=280)
-        (folder,) = (cwd / name).iterdir()
-        found[name] = done, read_run(folder)
-    return found
+    argv = [sys.executable, "-m", "bench.grid", *COMMON.split(), *words.split()]
+    argv += ["--results", "runs"]
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=280)
+    assert "Traceback" not in done.stdout + done.stderr
+    (folder,) = (cwd / "runs").iterdir()
+    return done, *read_run(folder)
 
 
 def rows(records):
@@ -64,34 +53,32 @@ def check_shown(done, row):
     assert any("can't tell" in line or "failed" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("arm", "flag"),
-    [
-        ("fixed", "learnt nothing"),
-        ("dense-frozen", "learnt nothing"),
-        ("Explodes", "the loss was not finite"),
-        ("NotANumber", "the loss was not finite"),
-    ],
-)
-def test_training_that_fails_is_flagged_and_gets_no_verdict(runs, arm, flag):
-    done, (_, (record,), problems) = runs["dead"]
+def test_training_that_fails_is_flagged_and_gets_no_verdict(tmp_path):
+    """Biases that kill every unit, and layers that explode."""
+    words = "--units 16 --epochs 2 --bias constant:value=-1000 --arms fixed dense-frozen "
+    words += "--layer mine.py:Explodes mine.py:NotANumber"
+    done, _, (record,), problems = run(tmp_path, words)
     assert (record.status, problems) == ("ok", [])
-    assert "Traceback" not in done.stdout + done.stderr
-    row = rows([record])[16, arm]
-    assert flag in row.flags
-    assert row.verdict is Verdict.CANT_TELL
-    check_shown(done, row)
-    assert record.arms[arm]["samples"]  # that it was timed is kept
+    table = rows([record])
+    assert table[16, "dense"].flags == []  # the reference beside them is as it is
+    for arm, flag in {
+        "fixed": "learnt nothing",
+        "dense-frozen": "learnt nothing",
+        "Explodes": "the loss was not finite",
+        "NotANumber": "the loss was not finite",
+    }.items():
+        row = table[16, arm]
+        assert flag in row.flags, arm
+        assert row.verdict is Verdict.CANT_TELL
+        check_shown(done, row)
+        assert record.arms[arm]["samples"]  # that it was timed is kept
 
 
-def test_the_reference_beside_them_is_as_it_is(runs):
-    _, (_, (record,), _) = runs["dead"]
-    assert rows([record])[16, "dense"].flags == []
-
-
-def test_float16_that_overflows_is_recorded_and_the_run_goes_on(runs):
-    done, (run, records, problems) = runs["overflow"]
-    assert [record.key for record in records] == run.plan
+def test_float16_that_overflows_is_recorded_and_the_run_goes_on(tmp_path):
+    # 16 * 4096 is more than float16 holds; 15 * 4096 is not, and its sums are.
+    words = "--units 16 17 --epochs 2 --precision mixed_float16 --bias ramp:step=4096 "
+    done, header, records, problems = run(tmp_path, words + "--arms fixed dense-frozen")
+    assert [record.key for record in records] == header.plan
     assert not problems
     table = rows(records)
     # The bias itself is too large: the layer refuses it by name, and a `Dense` computes infinity.

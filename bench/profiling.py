@@ -46,7 +46,7 @@ def profile_arm(comparison: Comparison, arm: str, folder: str) -> list[dict[str,
         data = prepare_data(cell.engine, dataset_of(cell.data, comparison.data_dir))
         own = user_arms(comparison.layer)
         model = CellModel(own.get(arm) or find_arm(arm), cell, data).keras_model
-        burst = training_burst(cell.engine, model, data, cell.batch_size, 4 * cell.batch_size)
+        burst = training_burst(cell.engine, model, data, cell.batch_size, 2 * cell.batch_size)
         for _ in range(3):
             burst.wait(burst.launch())
         tf.profiler.experimental.start(folder)

@@ -1,6 +1,5 @@
 """Tasks without files, and cells of them: what is learnt, by whom, and how records name it."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,12 +14,12 @@ from bench.config import parse
 from bench.engines import prepare_data
 from bench.models import CellModel, build_model
 from bench.plan import Cell, make_plan
-from bench.records import read_run
+from bench.records import Record, read_run
 from bench.rules import UsageError
 from bench.tasks import TASKS, make_task, task_of
 
 CELL = Cell(3, 32, 32, "float32", "cpu", "compiled", "linspace", "odd", loss="sum-of-squares")
-BASELINE = Path(__file__).parents[2] / "results" / "baseline"
+OLDER = Path(__file__).parents[2] / "results" / "bias_presets"
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -109,7 +108,7 @@ def test_a_loss_named_twice_is_measured_once():
 def test_a_usual_cell_is_recorded_and_named_as_it_always_was():
     (cell,) = plan("--threads", "all")
     assert cell.key == "mnist-cpu-compiled-float32-constant-L2-U8-B32"
-    assert set(cell.recorded) == set(json.loads(_baseline_record().read_text())["cell"])
+    assert set(cell.recorded) == set(_older_record().cell)
     (unusual,) = plan("--activation", "tanh", "--threads", "all")
     assert unusual.recorded == cell.recorded | {"activation": "tanh"}
     assert str(unusual) == f"{cell} tanh"
@@ -128,17 +127,18 @@ def test_threads_are_an_axis_of_cells_on_a_cpu():
 
 
 def test_records_from_before_these_axes_are_read():
-    _, (record, *_), problems = read_run(BASELINE)
+    record = _older_record()
     cell = Cell(**record.cell)
-    assert not problems
     assert (cell.activation, cell.loss, cell.norm) == ("relu", "cross-entropy", "none")
-    assert cell.threads in (1, "all")
+    assert cell.threads == "all"
     assert cell.key == record.key
     assert cell.recorded == record.cell
 
 
-def _baseline_record() -> Path:
-    return next((BASELINE / "records").glob("*.json"))
+def _older_record() -> Record:
+    _, (record, *_), problems = read_run(OLDER)
+    assert not problems
+    return record
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,8 @@ def target_line(rows: Sequence[Row], target: float) -> str:
     for arm in dict.fromkeys(row.arm for row in rows if row.seconds_to_target):
         medians = [row.median_to_target for row in rows if row.arm == arm and row.seconds_to_target]
         there = sorted(filter(math.isfinite, medians))
-        said = "never" if not there else f"{there[0]:.2g} s"
-        if len(there) > 1:
-            said = f"{there[0]:.2g}-{there[-1]:.2g} s"
+        ends = dict.fromkeys(f"{seconds:.2g}" for seconds in there[:1] + there[-1:])
+        said = f"{'-'.join(ends)} s" if there else "never"
         cells = f" in {len(there)} of {len(medians)}" if len(medians) > 1 and there else ""
         found.append(f"{arm} {said}{cells}")
     if not found:

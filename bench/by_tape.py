@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fixedbias.epochs import build_optimizer
+
 # The step of every model, so that it is traced once.
 _steps: weakref.WeakKeyDictionary[keras.Model, Callable] = weakref.WeakKeyDictionary()
 
@@ -22,8 +24,7 @@ def tape_step(model: keras.Model) -> Callable[[Any, Any], tf.Tensor]:
         A function that returns the loss before the step.
     """
     if model not in _steps:
-        if not model.optimizer.built:  # a loss scaler's variables would be made anew
-            model.optimizer.build(model.trainable_variables)
+        build_optimizer(model)
         step = partial(_step, weakref.proxy(model))
         _steps[model] = tf.function(step, jit_compile=False, autograph=False, reduce_retracing=True)
     return _steps[model]

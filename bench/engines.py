@@ -24,7 +24,7 @@ from bench.by_tape import fit_by_tape, tape_step
 from bench.tasks import TaskData
 from bench.timing import Burst
 from fixedbias.datasets import Dataset
-from fixedbias.epochs import EpochProgram, device_data
+from fixedbias.epochs import EpochProgram, build_optimizer, device_data
 from fixedbias.training import fit_compiled
 
 # A burst is about this many examples: tens of milliseconds at the speeds of small networks.
@@ -155,8 +155,7 @@ def _make_variables(model: keras.Model, x: Any, y: Any) -> None:
 
     That traces a step, for models of any kind; those raced here are made of layers.
     """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     y_pred = tf.zeros((1, *model.output_shape[1:]))
     model.compute_loss(y=y, y_pred=y_pred)
     model.compute_metrics(x, y, y_pred)

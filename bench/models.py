@@ -13,6 +13,7 @@ from bench.plan import Cell
 from bench.tasks import task_of
 from bench.weights import Weights, describe_weights, read_weights
 from fixedbias import activations, bias_values, losses, mlp
+from fixedbias.epochs import build_optimizer
 
 
 def build_model(arm: Arm, cell: Cell, seed: int) -> keras.Model:
@@ -76,9 +77,9 @@ class CellModel:
     def __init__(self, arm: Arm, cell: Cell, data: Data) -> None:
         self.arm, self.cell, self.data = arm, cell, data
         self.keras_model = build_model(arm, cell, 0)
-        optimizer = self.keras_model.optimizer
-        optimizer.build(self.keras_model.trainable_variables)
-        self._start = [(variable, variable.numpy()) for variable in optimizer.variables]
+        build_optimizer(self.keras_model)
+        variables = self.keras_model.optimizer.variables
+        self._start = [(variable, variable.numpy()) for variable in variables]
 
     def train(self, epochs: int, seeds: int) -> dict[str, Any]:
         what: dict[str, Any] = {"data": self.data, "batch_size": self.cell.batch_size}

@@ -127,6 +127,16 @@ def build(model: keras.Model, data: Any) -> None:
     tf.function(model.train_step, autograph=False).get_concrete_function(batch)
 
 
+def build_optimizer(model: keras.Model) -> None:
+    """Creates the variables of a compiled model's optimizer, once.
+
+    Keras's `LossScaleOptimizer` would make its own anew at every `build`, and leave those that are
+    in use behind.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
 def count_examples(data: Any) -> int:
     return next(int(array.shape[0]) for array in keras.tree.flatten(data) if array is not None)
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fixedbias.epochs import count_examples, device_data, map_arrays
+from fixedbias.epochs import build_optimizer, count_examples, device_data, map_arrays
 from fixedbias.fitting import as_arrays, check_callbacks, pack, positive, run_epochs
 
 _Nest = Any
@@ -140,8 +140,7 @@ class ReplicatedProgram:
         one = map_arrays(lambda array: tf.convert_to_tensor(array[:1]), device_data(data))
         x, y, weight = keras.utils.unpack_x_y_sample_weight(one)
         with self._strategy.scope():
-            if not self._model.optimizer.built:  # a loss scaler's variables would be made anew
-                self._model.optimizer.build(self._model.trainable_variables)
+            build_optimizer(self._model)
             # Metrics make their variables at first use, which no graph over several devices can:
             # here that use is without effect, but the variables stay.
             with keras.StatelessScope():

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fixedbias.epochs import build, device_data
+from fixedbias.epochs import build, build_optimizer, device_data
 from fixedbias.training import fit_compiled
 
 State = tuple[list[Any], list[Any]]
@@ -153,8 +153,7 @@ class StackedProgram:
     def __init__(self, models: Sequence[keras.Model], data: Any) -> None:
         self.models = list(models)
         for model in self.models:
-            if not model.optimizer.built:
-                model.optimizer.build(model.trainable_variables)
+            build_optimizer(model)
         first = self.models[0]
         build(first, data)
         names, y = list(first.get_metrics_result()), data[1]

@@ -1,7 +1,6 @@
 """The order of a session, what a sample counts, and when measuring stops: with fake arms."""
 
 import itertools
-import random
 from collections import Counter
 
 import pytest
@@ -10,31 +9,7 @@ from hypothesis import strategies as st
 
 from bench.ratios import paired_ratio, rounds_needed
 from bench.timing import Burst, Session, measure_rounds
-
-
-class Clock:
-    """Time that passes only where a fake arm says so."""
-
-    def __init__(self) -> None:
-        self.now = 1024.0  # clocks start anywhere
-        self.log: list[str] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def arm(self, name: str, seconds: float = 0.03, noise: float = 0.0) -> Burst:
-        rng = random.Random(name)
-
-        def launch() -> str:
-            self.log.append(name)
-            self.now += seconds * (1 + noise * rng.uniform(-1, 1))
-            return name
-
-        def wait(launched: str) -> None:
-            assert launched == name
-            self.log.append("wait")
-
-        return Burst(launch, wait, examples=10)
+from tests.bench.fake_clock import Clock
 
 
 def test_every_round_times_every_arm_once_in_an_order_of_its_own():
@@ -226,135 +201,3 @@ def test_the_collector_is_off_while_timing_and_on_again_after_an_error():
         measure_rounds({"a": Burst(launch, lambda _: None, 1)}, reference="a", compared=[])
     assert seen == [False]
     assert gc.isenabled()
-
-
-def test_arms_are_built_anew_once_timing_has_taken_as_long_as_building():
-    clock = Clock()
-    made = []
-
-    arms = {n: clock.arm(n, 0.03, noise=0.1) for n in "ab"}
-
-    def rebuild() -> dict[str, Burst]:
-        clock.now += 1.5
-        made.append(len(clock.log))
-        return arms
-
-    session = measure_rounds(
-        arms,
-        reference="a",
-        compared=["b"],
-        clock=clock,
-        cap=1e9,
-        rebuild=rebuild,
-        min_builds=4,
-    )
-    assert session.stop == "precision"
-    assert len(session.builds) == len(made) + 1 >= 4
-    assert session.builds[:2] == [0, 10]  # ten rounds at least
-    # Then rounds of 0.06 s for as long as the 1.5 s that building took.
-    assert all(24 <= b - a <= 27 for a, b in itertools.pairwise(session.builds[1:]))
-    assert session.builds[-1] < len(session.order)
-    ratio = paired_ratio(session.samples["a"], session.samples["b"], builds=session.builds)
-    assert ratio.halfwidth <= 0.01
-
-
-@pytest.mark.parametrize(("build_seconds", "builds"), [(0, [0, 10, 26, 42]), (8, [0, 16, 32, 48])])
-def test_a_build_is_timed_for_as_long_as_it_took_to_make(build_seconds, builds):
-    clock = Clock()
-    arms = {n: clock.arm(n, 0.25) for n in "ab"}
-
-    def rebuild() -> dict[str, Burst]:
-        clock.now += 8.0
-        return arms
-
-    session = measure_rounds(
-        arms,
-        reference="a",
-        compared=["b"],
-        clock=clock,
-        cap=1e9,
-        rebuild=rebuild,
-        min_rounds=30,
-        min_builds=4,
-        build_seconds=build_seconds,
-    )
-    assert session.builds == builds  # 16 rounds of half a second
-    assert (session.stop, len(session.order)) == ("precision", builds[-1] + 16)
-
-
-def test_no_build_is_begun_that_would_end_after_the_cap():
-    clock = Clock()
-    arms = {n: clock.arm(n, 0.05, noise=0.5) for n in "ab"}
-
-    def rebuild() -> dict[str, Burst]:
-        clock.now += 1.0
-        return arms
-
-    session = measure_rounds(
-        rebuild(),
-        reference="a",
-        compared=["b"],
-        clock=clock,
-        cap=10.0,
-        halfwidth=1e-6,
-        rebuild=rebuild,
-        min_builds=2,
-    )
-    assert session.stop == "time"
-    assert 7.0 < session.seconds <= 10.0
-    samples = session.samples
-    ratio = paired_ratio(samples["a"], samples["b"], builds=session.builds)
-    assert session.rounds_missing == rounds_needed(ratio, 1e-6) > 0
-    assert len(session.builds) == 5
-
-
-def test_what_was_timed_before_a_build_failed_is_kept():
-    clock = Clock()
-    arms = {n: clock.arm(n, 0.05, noise=0.5) for n in "ab"}
-    builds = iter([arms])
-
-    def rebuild() -> dict[str, Burst]:
-        clock.now += 1.0
-        try:
-            return next(builds)
-        except StopIteration:
-            raise ValueError("no more") from None
-
-    session = measure_rounds(
-        arms, reference="a", compared=["b"], clock=clock, halfwidth=1e-6, rebuild=rebuild
-    )
-    assert session.stop == "error"
-    assert str(session.problem) == "no more"
-    assert session.builds == [0, 10]
-    assert len(session.samples["a"]) == len(session.order) > 10
-    assert session.rebuild_seconds == 1.0
-
-
-def test_a_build_always_has_a_round():
-    """Even one that took longer than foreseen, on a device that is held back."""
-
-    class HeldBack:
-        def begin(self) -> None: ...
-
-        def held_back(self) -> list[str]:
-            return ["heat"]
-
-    clock = Clock()
-    arms = {n: clock.arm(n, 0.05) for n in "ab"}
-
-    def rebuild() -> dict[str, Burst]:
-        clock.now += 60.0
-        return arms
-
-    session = measure_rounds(
-        arms,
-        reference="a",
-        compared=["b"],
-        clock=clock,
-        cap=20.0,
-        min_builds=9,
-        rebuild=rebuild,
-        watch=HeldBack(),
-    )
-    assert (session.stop, session.builds) == ("time", [0, 10])
-    assert len(session.order) == 11

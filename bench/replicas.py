@@ -54,9 +54,11 @@ class Options:
     halfwidth: float = 0.03
     """Stop timing a cell when every ratio is known to this relative half-width."""
     time_cap: float = 20.0
-    """Seconds of timing per cell, precise or not."""
+    """Seconds of timing per cell, precise or not; but six rounds at least."""
     timeout: float = 300.0
     """Seconds after which a process that does not answer is given up."""
+    epoch_seconds: float = 0.2
+    """Seconds that an epoch lasts, unless that takes more than all of the data."""
     floor: float = 0.1
     """Seconds that one timing sample must last."""
     margin: float = 0.02

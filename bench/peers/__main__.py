@@ -44,7 +44,7 @@ def _print_plan(options: Options) -> int:
         print(line)
     print(
         f"{len(networks(options))} cells of {', '.join(names)}; up to {options.time_cap:g} s of "
-        "timing each"
+        "timing each, or six rounds if these take longer"
     )
     return 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def race_all(
     lines, wrong = accuracy_lines(accuracies, checked, options.epochs, test_examples)
     for text in lines:
         console.print(text, soft_wrap=True)
-    rules = Rules(options.floor, options.halfwidth, options.time_cap, options.order_seed)
+    names = (field.name for field in fields(Rules))
+    rules = Rules(**{name: getattr(options, name) for name in names})
     for task in tasks:
         record = race(task, peers, rules)
         record.extra.update(extra)

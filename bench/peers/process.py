@@ -15,7 +15,7 @@ import numpy as np
 from bench.executors import LocalExecutor, WorkerDied
 from bench.peers.registry import Network, Peer, Spec
 
-# A peer for which so many examples, in so many steps, last longer than a sample must gets no more.
+# What an epoch has at first, and at least: so many examples, in so many steps.
 _EXAMPLES = 4096
 _STEPS = 4
 # By so much a sample is planned to last longer than it must.
@@ -69,7 +69,7 @@ class RemotePeer:
     def __init__(self, name: str, spec: Spec, log: Path, *, timeout: float) -> None:
         self.name, self.spec, self._timeout = name, spec, timeout
         self._executor = LocalExecutor(log)
-        self._epoch_examples = 0
+        self.epoch_examples = 0
         self._floor = 0.0
         self.launches = 1
         self.short_samples = 0
@@ -78,17 +78,26 @@ class RemotePeer:
 
     @property
     def examples(self) -> int:
-        return self.launches * self._epoch_examples
+        return self.launches * self.epoch_examples
 
-    def prepare(self, task: Task, floor: float) -> dict[str, float]:
-        """Builds, compiles and warms up; seconds of building and of compiling.
-
-        Its epochs are as long as a sample must be, `floor` seconds, or all of the data: what an
-        epoch costs beside its steps weighs then about what it does in a real one.
-        """
-        found: dict[str, Any] = self._call(_prepare, self.spec, task, floor)
-        self._epoch_examples, self.launches = found.pop("examples"), 1
+    def prepare(self, task: Task) -> dict[str, float]:
+        """Builds, compiles and warms up, with short epochs; how long each of it took."""
+        found: dict[str, Any] = self._call(_prepare, self.spec, task, _EXAMPLES)
+        self.epoch_examples, self.launches = found.pop("examples"), 1
         return found
+
+    def examples_in(self, seconds: float) -> int | None:
+        """How many examples an epoch of so many seconds has; None if now it lasts as long, or if
+        it has all of the data. To be asked while nothing else runs.
+        """
+        found: float | None = self._call(_epoch_seconds)
+        if found is None or found >= seconds:
+            return None
+        return math.ceil(seconds / found * self.epoch_examples)
+
+    def lengthen(self, task: Task, examples: int) -> None:
+        """Prepares it again, with epochs of about so many examples."""
+        self.epoch_examples = self._call(_prepare, self.spec, task, examples)["examples"]
 
     def warm_up(self, floor: float) -> None:
         """Chooses how many epochs a sample has: one, if it lasts at least `floor` seconds."""
@@ -153,17 +162,9 @@ def epoch_orders(
     return [order[start : start + size] for start in range(0, examples - size + 1, size)]
 
 
-def _prepare(spec: Spec, task: Task, floor: float) -> dict[str, float]:
+def _prepare(spec: Spec, task: Task, wanted: int) -> dict[str, float]:
+    """Makes the peer of this process; the examples of its epochs, and seconds."""
     _set_device(task.device)
-    seconds, found = _make(spec, task, _EXAMPLES)
-    if seconds < floor and _State.epochs > 1:
-        wanted = _AMPLE * floor / seconds * found["examples"]
-        _, found = _make(spec, task, math.ceil(wanted))
-    return found
-
-
-def _make(spec: Spec, task: Task, wanted: int) -> tuple[float, dict[str, float]]:
-    """Makes the peer of this process; the seconds of an epoch, and what there is to say of it."""
     _State.peer = None  # type: ignore[assignment]  # frees the one before, first
     gc.collect()
     x, _, noise, _, _ = _load(task.data, task.data_dir, task.images)
@@ -174,12 +175,16 @@ def _make(spec: Spec, task: Task, wanted: int) -> tuple[float, dict[str, float]]
     )
     built = time.perf_counter() - begin
     _State.epochs, _State.next = len(orders), 0
-    first, second = (_State.peer.train([0]) for _ in range(2))
-    return second, {
-        "examples": len(orders[0]),
-        "build_seconds": built,
-        "compile_seconds": max(0.0, first - second),
-    }
+    first = _State.peer.train([0])
+    found = {"examples": len(orders[0]), "build_seconds": built}
+    if wanted == _EXAMPLES:  # a longer epoch would take long twice
+        found["compile_seconds"] = max(0.0, first - _State.peer.train([0]))
+    return found
+
+
+def _epoch_seconds() -> float | None:
+    """Seconds of an epoch; None if it has all of the data."""
+    return _State.peer.train([0]) if _State.epochs > 1 else None
 
 
 def _sample(launches: int) -> tuple[float, float, float]:

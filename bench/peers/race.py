@@ -22,6 +22,7 @@ _MIN_ROUNDS = 10
 class Rules:
     """How to measure; as the options of the same names."""
 
+    epoch_seconds: float
     floor: float
     halfwidth: float
     time_cap: float
@@ -55,14 +56,15 @@ def race(task: Task, peers: Mapping[str, RemotePeer], rules: Rules) -> Record:
     def failed(failure: PeerFailed) -> None:
         arms[failure.name] = {"error": anonymous(failure.reason)}
 
-    prepared = _each(peers, lambda peer: peer.prepare(task, rules.floor), failed)
-    for name, found in prepared.items():
+    for name, found in _each(peers, lambda peer: peer.prepare(task), failed).items():
         arms[name] |= found
-    running = [peers[name] for name in peers if name in prepared]
+    _lengthen(task, {n: p for n, p in peers.items() if "error" not in arms[n]}, rules, failed)
+    running = [peer for name, peer in peers.items() if "error" not in arms[name]]
     session, running = _rounds(running, rules, failed)
     for peer in running:
         arms[peer.name] |= {
             "samples": session.samples[peer.name],
+            "epoch_examples": peer.epoch_examples,
             "launches": peer.launches,
             "short_samples": peer.short_samples,
             "idle_cpu": _idle_cpu(peer),
@@ -121,6 +123,25 @@ def out_of_tolerance(accuracies: Mapping[str, Any], test_examples: int) -> dict[
     middle = statistics.median(known.values())
     allowed = max(0.005, 5 / test_examples)
     return {n: round(a - middle, 6) for n, a in known.items() if not abs(a - middle) <= allowed}
+
+
+def _lengthen(
+    task: Task,
+    peers: Mapping[str, RemotePeer],
+    rules: Rules,
+    failed: Callable[[PeerFailed], None],
+) -> None:
+    """Gives every peer epochs that last as long as they must, or all of the data."""
+    wanted: dict[str, int] = {}
+    for name, peer in peers.items():  # one at a time: this is timed
+        try:
+            examples = peer.examples_in(rules.epoch_seconds)
+        except PeerFailed as failure:
+            failed(failure)
+        else:
+            wanted |= {name: examples} if examples else {}
+    longer = {name: peers[name] for name in wanted}
+    _each(longer, lambda peer: peer.lengthen(task, wanted[peer.name]), failed)
 
 
 def _rounds(

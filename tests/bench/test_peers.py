@@ -24,7 +24,7 @@ from bench.verdicts import Verdict
 from tests.bench.fake_peers import train_steps
 
 TASK = Task(Network(2, 8, 32), "synthetic:600", None)
-RULES = Rules(floor=0.0, halfwidth=0.05, time_cap=60.0, order_seed=0)
+RULES = Rules(epoch_seconds=0.0, floor=0.0, halfwidth=0.05, time_cap=60.0, order_seed=0)
 
 
 @pytest.fixture
@@ -74,15 +74,21 @@ def test_a_sample_lasts_as_long_as_the_floor(run_race):
     assert record.arms["a"]["samples"][0] == pytest.approx(0.02 / epoch)
 
 
-def test_an_epoch_is_as_long_as_a_sample_so_that_calls_weigh_little(run_race):
-    # Ten times as fast, but for what a call costs: that is 1 % of a sample, and no more.
+def test_what_an_epoch_costs_beside_its_steps_weighs_what_it_does_in_a_long_one(run_race):
+    # Ten times as fast in a step. What an epoch costs is a fifth of one of 4,096 examples.
     task = replace(TASK, data="synthetic:60000")
-    fast = {"step": 2e-4, "call": 2e-3}
-    rules = replace(RULES, floor=0.2)
-    record = run_race(rules, task, **{OURS: fast, "slow": {"step": 2e-3, "call": 0.0}})
-    assert [record.arms[name]["launches"] for name in (OURS, "slow")] == [1, 1]
-    judged = judge([record], margin=0.02)
-    assert judged[record.key, "slow"].ratio.estimate == pytest.approx(10, rel=0.015)
+    peers = {OURS: {"step": 2e-4, "call": 2e-3}, "slow": {"step": 2e-3, "call": 0.05}}
+    record = run_race(replace(RULES, epoch_seconds=0.0), task, **peers)
+    assert {record.arms[name]["epoch_examples"] for name in peers} == {4096}
+    biased = judge([record], margin=0.02)[record.key, "slow"].ratio.estimate
+    record = run_race(replace(RULES, epoch_seconds=1.0), task, **peers)
+    # The fast one's epoch is shorter: it has all of the data.
+    assert record.arms[OURS]["epoch_examples"] == 60000 // 32 * 32
+    assert record.arms["slow"]["epoch_examples"] == pytest.approx(500 * 32 * 256 / 306, rel=0.01)
+    found = judge([record], margin=0.02)[record.key, "slow"].ratio.estimate
+    whole = (0.05 + 1875 * 2e-3) / (2e-3 + 1875 * 2e-4)
+    assert biased > 1.09 * whole
+    assert found == pytest.approx(whole, rel=0.05)
 
 
 def test_a_peer_that_fails_costs_only_itself(run_race):

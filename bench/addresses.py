@@ -56,7 +56,8 @@ def resolve(address: str, name: str = "--cluster") -> None:
 
 def _is_public(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_global
+        address = ipaddress.ip_address(host.partition("%")[0])
+        return address.is_global or address.is_unspecified  # which is to listen to everybody
     except ValueError:
         return False  # a name: `resolve` looks at it
 

@@ -5,6 +5,7 @@ Keras is imported when an arm is built, so that the command line can check names
 
 import ast
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
@@ -209,19 +210,39 @@ def _literal(text: str) -> Any:
         return text
 
 
+def layer_files(words: Sequence[str]) -> list[str]:
+    """The files among what `--layer` names, as on the command line.
+
+    >>> layer_files(["keras.layers:Dense"])
+    []
+    """
+    layers = [arm.hidden for arm in user_arms(words).values()]
+    own = [layer.where for layer in layers if isinstance(layer, _UserLayer)]
+    return [where for where in own if where.endswith(".py")]
+
+
 def _check_exists(where: str) -> None:
-    if where.endswith(".py"):
-        found = Path(where).is_file()
-    else:
-        try:
-            found = importlib.util.find_spec(where) is not None
-        except (ImportError, ValueError):
-            found = False
+    try:
+        found = Path(where).is_file() if where.endswith(".py") else _is_module(where)
+    except (ImportError, OSError, ValueError):
+        found = False
     if not found:
         raise ValueError(
             "--layer must name a module that Python finds, or a file that ends in .py. "
             f"Received: {where}"
         )
+
+
+def _is_module(name: str) -> bool:
+    """Whether there is such a module; `find_spec` of a dotted name would import its packages."""
+    top, *below = name.split(".")
+    spec = importlib.util.find_spec(top)
+    for part in below:
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        path = list(spec.submodule_search_locations)
+        spec = importlib.machinery.PathFinder.find_spec(f"{spec.name}.{part}", path)
+    return spec is not None
 
 
 @cache

@@ -71,7 +71,7 @@ def write_board(folder: Path, run: Run, records: Sequence[Record], rows: Sequenc
         records: Comparisons. A run too large for a directory per cell needs all that there are.
         rows: What is said of them, from `summarise`.
     """
-    leaf = _leaf_names(run.plan)
+    leaf = {record.key: record.key for record in records} | _leaf_names(run.plan)
     said = {(repr(row.cell), row.arm): row for row in rows}
     trained = [
         (record, name, said[repr(record.cell), name])
@@ -90,10 +90,10 @@ def write_board(folder: Path, run: Run, records: Sequence[Record], rows: Sequenc
                     _event(record, text_pb(f"{leaf[record.key]}/summary", leaf_table(run, row)), 0),
                 ]
             ]
-            _write(folder / "board" / arm, events)
+            _write(folder / "board" / _name(arm), events)
         return
     for record, name, row in trained:
-        where = f"{folder.name}/board/{leaf[record.key]}/{name}"
+        where = f"{folder.name}/board/{leaf[record.key]}/{_name(name)}"
         events = [
             *_hparams(where, record, row),
             *_curves(record, row, ""),
@@ -108,7 +108,12 @@ def write_board(folder: Path, run: Run, records: Sequence[Record], rows: Sequenc
 
 def leaf_folder(folder: Path, run: Run, key: str, arm: str) -> Path:
     """The directory of one arm of one cell."""
-    return folder / "board" / _leaf_names(run.plan)[key] / arm
+    return folder / "board" / _leaf_names(run.plan).get(key, key) / _name(arm)
+
+
+def _name(arm: str) -> str:
+    """An arm's directory. A record from elsewhere may call an arm as it likes."""
+    return re.sub(r"[/\\\0]|^\.+", "_", arm)
 
 
 def aggregates(run: Run, records: Sequence[Record]) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from bench.nvml import gpu_uuids
+
 _PATIENCE = 5.0
 """Seconds to wait for what a worker that is just ending still holds."""
 
@@ -72,8 +74,11 @@ def _claim(kind: str, cores: int | None, folder: Path) -> Claim:
     # One at a time: two that claim at once could each get a part and neither enough.
     with (folder / "claiming").open("a") as mutex:
         _lock(mutex, wait=True)
+        # One GPU has several names, and in two jobs of Slurm's two GPUs have one.
+        uuids = gpu_uuids() if gpus else {}
         for name in gpus:
-            if found.gpu is None and _take(found, folder / f"gpu-{name.replace('/', '_')}"):
+            lock = folder / f"gpu-{uuids.get(name, name).replace('/', '_')}"
+            if found.gpu is None and _take(found, lock):
                 found.gpu = name
         for group in groups:
             if len(found.cores) < wanted and _take(found, folder / f"core-{group[0]}"):

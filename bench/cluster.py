@@ -19,8 +19,8 @@ from distributed import Client, KilledWorker
 
 from bench.config import Options
 from bench.executors import RunStopped, TookTooLong, WorkerDied
-from bench.handout import DEATHS, LOST, Busy, Task, Worker, died, note_death, refusal, suits
-from bench.node import call_here, check_node, code_digest, stop_here
+from bench.handout import DEATHS, LOST, Busy, Task, Worker, died, note_death, suits, verdict_on
+from bench.node import call_here, check_here, code_digest, file_digests, stop_here
 from bench.plan import Comparison
 from bench.rules import UsageError
 from fixedbias.datasets import Located
@@ -55,6 +55,8 @@ class ClusterExecutor:
         self._expected: dict[str, Any] = {}
         self._busy: dict[str, Busy] = {}
         self._checked: dict[str, str] = {}
+        """Of each worker that was asked, why it is not used; empty if it is."""
+        self._hosts: dict[str, str] = {}
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._scheduler = ""
         self._client = self._connect()
@@ -65,23 +67,22 @@ class ClusterExecutor:
         if "dashboard" not in self._info()["services"]:
             return None
         link = self._client.dashboard_link
-        with suppress(OSError), urllib.request.urlopen(link, timeout=2):  # without bokeh, a 404
+        # Without bokeh a 404; ValueError where what Dask is told to show is no whole address.
+        with suppress(OSError, ValueError), urllib.request.urlopen(link, timeout=2):
             return link
         return None
 
     def workers(self) -> list[Worker]:
         """Which workers there are."""
-        return [
-            Worker(
-                address,
-                # A nanny gives the next worker the old one's name, and not its port.
-                f"{info['name']} {address}",
-                info["host"],
-                tuple(kind for kind in ("cpu", "gpu") if info["resources"].get(kind)),
-                info["status"] == "running",
-            )
-            for address, info in self._info()["workers"].items()
-        ]
+        found = []
+        for address, info in self._info()["workers"].items():
+            # A nanny gives the next worker the old one's name, and not its port.
+            name = f"{info['name']} {address}"
+            kinds = tuple(kind for kind in ("cpu", "gpu") if info["resources"].get(kind))
+            # Behind a tunnel all addresses are loopback: what the worker calls its host goes first.
+            host = self._hosts.get(name, info["host"])
+            found.append(Worker(address, name, host, kinds, info["status"] == "running"))
+        return found
 
     def devices(self, wanted: str) -> list[str]:
         """The devices that `--device` asks for: a GPU is every worker's first, its only one.
@@ -103,6 +104,7 @@ class ClusterExecutor:
 
     def expect(self, options: Options, located: Located, dataset: dict[str, str]) -> None:
         """Says what every worker must have before it is given a comparison."""
+        numbers = [number for number in options.threads if number != "all"]
         self._expected = {
             "code": code_digest(),
             "data": located.name,
@@ -110,7 +112,8 @@ class ClusterExecutor:
             "task": options.task,
             "dataset": dataset,
             "layer": options.layer,
-            "threads": max((n for n in options.threads if n != "all"), default=1),
+            "files": file_digests(options),
+            "threads": 1 if options.accuracy_only else max(numbers, default=1),
         }
 
     def map(
@@ -146,16 +149,30 @@ class ClusterExecutor:
                 if bool(missing) > idle:
                     self._say(f"waiting for workers that offer {' and '.join(sorted(missing))}")
                 idle = bool(missing)
-            for worker in workers:
-                if worker.ready and worker.name not in self._busy:
-                    self._give(worker, workers, waiting, function, timeout, started)
+            self._give_all(workers, waiting, function, timeout, started)
             with suppress(queue.Empty):
                 name = self._events.get(timeout=_LOOK)
                 finished, outcome = self._collect(name)
                 if finished is not None and outcome is not None:
+                    # Whoever was given something works while the record of this is written.
+                    self._give_all(workers, waiting, function, timeout, started)
                     yield finished.comparison, outcome
                 elif finished is not None:
                     waiting.insert(0, finished)
+
+    def _give_all(
+        self,
+        workers: list[Worker],
+        waiting: list[Task],
+        function: Callable[..., Any],
+        timeout: float,
+        started: Callable[[Comparison], None],
+    ) -> None:
+        """Gives all workers that are free something to do."""
+        fit = [worker for worker in workers if not self._checked.get(worker.name)]
+        for worker in fit:
+            if worker.ready and worker.name not in self._busy:
+                self._give(worker, fit, waiting, function, timeout, started)
 
     def _give(
         self,
@@ -167,14 +184,12 @@ class ClusterExecutor:
         started: Callable[[Comparison], None],
     ) -> None:
         """Gives a worker that is free something to do, if there is anything for it."""
-        if self._checked.get(worker.name):
-            return
         task = next((t for t in waiting if suits(t, worker, workers)), None)
         if task is None:
             return
         if worker.name not in self._checked:
             expected = self._expected | {"gpu": task.kind == "gpu"}
-            self._submit(worker, None, task.kind, check_node, expected, timeout)
+            self._submit(worker, None, task.kind, check_here, expected, timeout)
             return
         waiting.remove(task)
         started(task.comparison)
@@ -211,20 +226,26 @@ class ClusterExecutor:
             return None, None
         outcome: Future = Future()
         try:
-            outcome.set_result(busy.future.result(timeout=_ANSWER))
+            # What the call raised is returned here, and what is raised is the network's.
+            raised = busy.future.exception(timeout=_ANSWER)
+            if raised is None:
+                outcome.set_result(busy.future.result(timeout=_ANSWER))
         except (OSError, TimeoutError):  # on its way from a worker that may be gone: look again
             busy.misses += 1
             if busy.misses < _MISSES:
                 self._events.put(name)
                 return None, None
-            outcome.set_exception(WorkerDied("its worker cannot be reached"))
+            raised = WorkerDied("its worker cannot be reached")
         except Exception as error:
-            outcome.set_exception(error)
+            raised = error
+        if raised is not None:
+            outcome.set_exception(raised)
         del self._busy[name]
         cancelled = busy.future.cancelled()  # it went down with the scheduler
         if busy.task is None:
             if not cancelled:
-                self._checked[name] = why = refusal(outcome)
+                why, self._hosts[name] = verdict_on(outcome, busy.worker)
+                self._checked[name] = why
                 if why:
                     self._say(f"a worker on {busy.worker.host} is not used: {why}")
             return None, None

@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from bench.arms import AGAIN, REFERENCE
 from bench.places import kinds_of, told_apart
 from bench.ratios import Ratio, paired_ratio
 from bench.records import BadRecord, Record, Run, cell_key, read_run
 from bench.rules import UsageError, usage_error
-from bench.summary import record_builds
+from bench.summary import find_failures, record_builds
 from bench.verdicts import Verdict, verdict
 
 # Seconds of a reference and of what is held against it, and the builds they come from.
@@ -35,7 +36,7 @@ class Options:
     run_b: Annotated[Path, tyro.conf.Positional]
     """Folder of the run in question."""
     fail_on: Literal["slower", "never"] = "never"
-    """End with exit status 1 if any arm of RUN_B is slower."""
+    """End with exit status 1 if any arm of RUN_B is slower, failed or cannot be read."""
     margin: float = 0.02
     """Changes within this are the same for all practical purposes."""
 
@@ -50,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not 0 < options.margin < math.inf:
             raise UsageError(f"--margin must be a positive number. Received: {options.margin}.")
-        (run_a, records_a), (run_b, records_b) = _read(options.run_a), _read(options.run_b)
+        (run_a, records_a, lost_a), (run_b, records_b, lost_b) = map(
+            _read, (options.run_a, options.run_b)
+        )
         shared = [(a, b) for a in records_a for b in records_b if a.key == b.key]
-        if not shared:
+        if not shared and not lost_a + lost_b:
             runs, why = f"{options.run_a} and {options.run_b}", _why(records_a, records_b)
             raise UsageError(f"{runs} have no cell in common{why}.")
     except UsageError as error:
@@ -67,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     verdicts = []
     for a, b in shared:
         for arm, beside, change in changes(a, b):
-            verdicts.append(verdict(change, margin=options.margin))
+            broken = any(find_failures(r, name) for r in (a, b) for name in (arm, REFERENCE))
+            # The speed of a training that does not work is no merit.
+            word = Verdict.CANT_TELL if broken else verdict(change, margin=options.margin)
+            verdicts.append(word)
             interval = f"{change.low:.3f}-{change.high:.3f}"
             estimate = f"{change.estimate:.3f}"
             table.add_row(a.key, arm, beside, estimate, interval, str(verdicts[-1]))
@@ -76,18 +82,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     alone = len({r.key for r in records_a} ^ {r.key for r in records_b})
     if alone:
         console.print(f"{alone} cells are in one run only, and left out")
+    failed = [failures(records_a), failures(records_b)]
+    for run, found in zip("AB", failed, strict=True):
+        for failure in found:
+            console.print(f"failed in RUN_{run}: {failure}", soft_wrap=True)
+    for problem in lost_a + lost_b:
+        console.print(f"not read: {problem}", soft_wrap=True)
     slower = verdicts.count(Verdict.SLOWER)
     console.print(f"{len(verdicts)} comparisons, {slower} slower")
-    return 1 if slower and options.fail_on == "slower" else 0
+    # What failed in B or cannot be read may be slower too: no gate for it to pass.
+    doubtful = slower or failed[1] or lost_b
+    return 1 if doubtful and options.fail_on == "slower" else 0
 
 
-def _read(folder: Path) -> tuple[Run, list[Record]]:
+def _read(folder: Path) -> tuple[Run, list[Record], list[BadRecord]]:
     try:
-        run, records, _ = read_run(folder)
+        run, records, problems = read_run(folder)
         run, _ = told_apart(run, records)
     except (BadRecord, OSError) as error:
         raise UsageError(f"Two folders of runs are needed: {error}.") from None
-    return run, [record for record in records if record.status == "ok"]
+    return run, records, problems
+
+
+def failures(records: Sequence[Record]) -> list[str]:
+    """A line for every cell that failed, and for every arm of the others that did."""
+    cells = [f"{r.key}, {r.reason}" for r in records if r.status == "failed"]
+    return cells + [
+        f"{r.key}, {name}: {arm['error']}"
+        for r in records
+        if r.status == "ok"
+        for name, arm in r.arms.items()
+        if "error" in arm
+    ]
 
 
 def _why(*runs: list[Record]) -> str:
@@ -106,6 +132,10 @@ def _differences(a: Run, b: Run) -> list[str]:
     if len({machine["id"] for own in kinds for machine in own}) > 1:
         names = " and ".join(", ".join(str(m["cpu"]["model"]) for m in own) for own in kinds)
         found.append(f"different machines ({names}): no change can be put down to the code")
+    cores = [sorted({m["cpu"]["usable_cores"] for m in own}) for own in kinds]
+    if cores[0] != cores[1]:
+        names = " and ".join(", ".join(map(str, own)) for own in cores)
+        found.append(f"different numbers of cores for a comparison: {names}")
     for what in ("versions", "flags"):
         old, new = a.machine[what], b.machine[what]
         found += [
@@ -125,14 +155,12 @@ def changes(a: Record, b: Record) -> list[tuple[str, str, Ratio]]:
         For every arm that both have: its name, what it was measured beside, and the ratio of
         its relative speeds, b over a, with a 95 % interval.
     """
-    from bench.arms import AGAIN, REFERENCE
-
     found: list[tuple[str, str, list[Any]]] = []
     for name in a.arms:
         if name not in (REFERENCE, AGAIN) and a.arms[name].get("samples"):
             pair = [
                 (
-                    r.arms[REFERENCE].get("samples"),
+                    r.arms.get(REFERENCE, {}).get("samples"),
                     r.arms.get(name, {}).get("samples"),
                     record_builds(r),
                 )

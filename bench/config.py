@@ -151,10 +151,11 @@ def parse(argv: Sequence[str]) -> Options:
             raise UsageError(f"The command line must be printable text. Received: {word!r}.")
     options = _from_command_line(argv, Options())
     if options.resume is not None:
-        if options != Options(resume=options.resume, cluster=options.cluster):
+        own = {name: getattr(options, name) for name in ("resume", "cluster", "force")}
+        if options != Options(**own):
             raise UsageError(
-                "--resume takes no other option than --cluster: the run goes on with those it was "
-                "started with."
+                "--resume takes no other option than --cluster and --force: the run goes on with "
+                "those it was started with."
             )
         check_cluster(options)
         return options
@@ -166,8 +167,11 @@ def parse(argv: Sequence[str]) -> Options:
     return _checked(options)
 
 
-def restore(table: dict[str, Any], where: str, cluster: str | None = None) -> Options:
-    """The options a run was started with, from its header; where it goes on is said anew.
+def restore(
+    table: dict[str, Any], where: str, cluster: str | None = None, *, force: bool = False
+) -> Options:
+    """The options a run was started with, from its header; where it goes on is said anew, and
+    whether it may with little memory.
 
     Raises:
         UsageError: An option is unknown or makes no sense, as for `parse`.
@@ -175,6 +179,7 @@ def restore(table: dict[str, Any], where: str, cluster: str | None = None) -> Op
     own = ("config", "resume", "cluster")
     # Runs from before there was a choice had all threads.
     known = {"threads": ["all"]} | {n: value for n, value in table.items() if n not in own}
+    known |= {"force": True} if force else {}
     return _checked(_from_command_line(_arguments(known, where), Options(cluster=cluster)))
 
 

@@ -22,6 +22,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from bench.arms import AGAIN
+from bench.executors import COMPARISONS_PER_WORKER
+from bench.places import likeness
 from bench.plan import Cell, Comparison
 from bench.records import BadRecord, Record, Run, read_header, read_run
 from bench.tasks import EXAMPLES, TASKS, task_of
@@ -64,12 +66,15 @@ class Prediction:
         seconds: Of each.
         spread: Standard deviation of the log of what the records took over what this says of them.
         beyond: How many times as many products the largest cell has as the largest recorded one.
+        whole_cap: Whether timing is counted with all of `--time-cap`, because how much of it is
+            needed was recorded under other rules of timing.
         watts: Mean power of a device while it measured, where the records have its energy.
     """
 
     seconds: list[float]
     spread: float
     beyond: float
+    whole_cap: bool
     watts: float | None
 
 
@@ -84,7 +89,7 @@ def find_evidence(
     """The newest finished run under `results` that was made on this machine and fits the plan.
 
     It fits when each kind of comparison in the plan (device, engine, precision, data, threads) is
-    in it.
+    in it, timed or not as they are, and when it tells what an axis does whose values are others.
 
     Args:
         results: Folder of runs.
@@ -95,20 +100,38 @@ def find_evidence(
     for wall in (*results.glob(f"*/{WALL}"), *results.glob(f"{CALIBRATION}/*/{WALL}")):
         try:
             run = read_header(wall.parent)
-        except (BadRecord, OSError):
+            alike = likeness(run.machine) == likeness(machine)
+        except (BadRecord, KeyError, OSError):
             continue
-        if run.machine.get("id") == machine["id"] and run.argv[2:3] == ["bench.grid"]:
+        timed = not run.options.get("accuracy_only", False)
+        if alike and run.argv[2:3] == ["bench.grid"] and timed == (not plan[0].accuracy_only):
             newest.append((run.created, wall.parent))
-    wanted = {_kind(vars(comparison.cell)) for comparison in plan}
     for _, folder in sorted(newest, reverse=True):
         found = read_evidence(folder)
-        if found and wanted <= {_kind(record.cell) for record in found.records}:
+        if found and not missing(found, plan) and _spans(found, plan):
             return found
     return None
 
 
+def missing(evidence: Evidence, plan: Sequence[Comparison]) -> set[tuple]:
+    """The kinds of comparison in a plan of which nothing is known."""
+    wanted = {_kind(vars(comparison.cell)) for comparison in plan}
+    return wanted - {_kind(record.cell) for record in evidence.records}
+
+
+def _spans(evidence: Evidence, plan: Sequence[Comparison]) -> bool:
+    """Whether every axis has several values in the evidence, or in the plan no other than there."""
+    for axis in ("layers", "units", "batch_size"):
+        known = {record.cell[axis] for record in evidence.records}
+        if len(known) == 1 and {getattr(comparison.cell, axis) for comparison in plan} - known:
+            return False
+    return True
+
+
 def read_evidence(folder: Path) -> Evidence | None:
-    """A finished run as evidence; None if it cannot be read or nothing in it was measured."""
+    """A finished run as evidence; None if it cannot be read, nothing in it was measured, or
+    something was measured on a cluster's workers.
+    """
     try:
         run, records, _ = read_run(folder)
         wall = json.loads((folder / WALL).read_text())
@@ -116,14 +139,17 @@ def read_evidence(folder: Path) -> Evidence | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
-    if not good:
+    if not good or any("worker" in record.extra for record in records):
         return None
     created = _moment(run.created)
     spans = sorted((_moment(r.started), _moment(r.ended)) for r in records)
     # A worker is new for the first comparison and after every so many: those waits are longer.
-    gaps = [start - end for (_, end), (start, _) in pairwise(spans)]
-    start = max(0.0, spans[0][0] - created)
-    handling = max(0.0, min(gaps, default=0.0))
+    gaps = list(enumerate((start - end for (_, end), (start, _) in pairwise(spans)), 1))
+    usual = [gap for n, gap in gaps if n % COMPARISONS_PER_WORKER]
+    handling = max(0.0, statistics.median(usual)) if usual else 0.0
+    # The first of all may find its files not yet in memory.
+    new = [gap - handling for n, gap in gaps if n % COMPARISONS_PER_WORKER == 0]
+    start = max(0.0, statistics.median(new) if new else spans[0][0] - created)
     begin, end = max(0.0, created - began), max(0.0, ended - spans[-1][1])
     # The last record too was handled before the report.
     return Evidence(folder, run, good, begin, max(0.0, end - handling), start, handling)
@@ -147,6 +173,7 @@ def predict(plan: Sequence[Comparison], evidence: Evidence) -> Prediction:
         seconds,
         max(_LEAST_SPREAD, float(np.std(np.log(ratios)))),
         max(_products(vars(c.cell)) for c in plan) / largest,
+        not all(c.accuracy_only or _same_rules(c, evidence.run.options) for c in plan),
         _watts(evidence.records),
     )
 
@@ -163,14 +190,17 @@ class _Law:
         self._building = _fit(
             [[1.0, r.cell["layers"]] for r in records], [p.building for p in parts]
         )
-        self._timing = statistics.median(p.timing_share for p in parts)
-        self._ceiling = statistics.median(p.ceiling_share for p in parts)
+        # Means, because what is asked for is a sum.
+        self._timing = statistics.fmean(p.timing_share for p in parts)
+        self._ceiling = statistics.fmean(p.ceiling_share for p in parts)
+        cap = options["time_cap"]
+        timed = self._timing * cap + self._ceiling * _ceiling_cap(cap)
         self.residuals = [
             r.extra["seconds"]
             / (
                 len(r.arms) * float(np.dot(self._building, [1.0, r.cell["layers"]]))
                 + p.epochs * float(np.dot(self._epoch, _epoch_terms(r.cell, r.extra["examples"])))
-                + p.timed
+                + timed
             )
             for r, p in zip(records, parts, strict=True)
         ]
@@ -178,16 +208,21 @@ class _Law:
     def seconds(self, comparison: Comparison, examples: int) -> float:
         cell, arms = comparison.cell, len(comparison.arms) + _own(comparison.layer)
         epochs = arms * _epochs(comparison.epochs, comparison.seeds)
-        same = all(
-            self._options[name] == getattr(comparison, name)
-            for name in ("halfwidth", "time_cap", "builds")
-        )
-        timing = comparison.time_cap * (self._timing if same else 1.0)
         building = np.dot(self._building, [1.0, cell.layers])
         epoch = np.dot(self._epoch, _epoch_terms(vars(cell), examples))
+        if comparison.accuracy_only:
+            return float(arms * building + epochs * epoch)
+        share = self._timing if _same_rules(comparison, self._options) else 1.0
+        timing = comparison.time_cap * share
         ceiling = self._ceiling * _ceiling_cap(comparison.time_cap)
         # The reference is there twice: A/A is built and timed, but not trained.
         return float((arms + 1) * building + epochs * epoch + timing + ceiling)
+
+
+def _same_rules(comparison: Comparison, options: dict[str, Any]) -> bool:
+    """Whether a run's comparisons were timed by the rules of this one."""
+    rules = ("halfwidth", "time_cap", "builds")
+    return all(options[name] == getattr(comparison, name) for name in rules)
 
 
 class _Parts:

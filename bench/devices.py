@@ -1,6 +1,6 @@
 """Which devices to measure on."""
 
-from bench.executors import LocalExecutor
+from bench.executors import LocalExecutor, RunStopped, WorkerDied
 from bench.machine import describe_machine
 from bench.rules import UsageError
 from bench.worker import list_gpus
@@ -16,7 +16,7 @@ def find_devices(wanted: str) -> list[str]:
         `"cpu"` and `"gpu:N"`, in TensorFlow's numbering.
 
     Raises:
-        UsageError: A GPU is asked for and TensorFlow sees none of that number.
+        UsageError: A GPU is asked for and TensorFlow sees none of that number, or it cannot start.
     """
     if wanted == "cpu":
         return ["cpu"]
@@ -39,5 +39,11 @@ def _gpus() -> list[str]:
     # Without a driver there is no GPU, and no need to start TensorFlow to learn it.
     if not describe_machine()["gpus"]:
         return []
-    with LocalExecutor() as executor:
-        return [f"gpu:{n}" for n in range(len(executor.call(list_gpus)))]
+    try:
+        with LocalExecutor() as executor:
+            return [f"gpu:{n}" for n in range(len(executor.call(list_gpus)))]
+    except (WorkerDied, RunStopped) as error:
+        raise UsageError(
+            f"TensorFlow could not be asked for GPUs: {error}; measure with --device cpu, or see "
+            "what python -m bench.doctor finds."
+        ) from None

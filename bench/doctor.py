@@ -130,7 +130,9 @@ class _Child:
             found["found"] = self._executor.call(probe, *args, timeout=self._timeout)
         except Exception as error:  # whatever it was, it is a finding
             name = type(error).__name__
-            found["error"] = str(error) if name == "WorkerDied" else f"{name}: {error}"
+            found["error"] = (
+                str(error) if name in ("WorkerDied", "RunStopped") else f"{name}: {error}"
+            )
         found["said"] = self._log.read_bytes()[before:].decode(errors="replace")
         return found
 

@@ -94,6 +94,8 @@ class Run(Document):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for key in self.plan:
+            _check_key(key)
         if len(set(self.plan)) < len(self.plan):
             twice = next(key for key in self.plan if self.plan.count(key) > 1)
             raise ValueError(f"plan has a comparison twice. Received: {twice!r}")
@@ -134,8 +136,7 @@ class Record(Document):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not re.fullmatch(r"\w[\w.,=~-]{0,199}", self.key, re.ASCII):
-            raise ValueError(f"key cannot name a file. Received: key={self.key!r}")
+        _check_key(self.key)
         if self.status not in ("ok", "failed") or (self.status == "failed") != bool(self.reason):
             raise ValueError(
                 "status must be 'ok' without a reason or 'failed' with one. "
@@ -150,6 +151,11 @@ class Record(Document):
                 raise ValueError(f"samples must be numbers. Received: {samples!r:.80}")
             if len(samples) > due or (len(samples) < due and self.status == "ok"):
                 raise ValueError(f"arm {name!r} has {len(samples)} samples but {due} rounds")
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str) or not re.fullmatch(r"\w[\w.,=~-]{0,199}", key, re.ASCII):
+        raise ValueError(f"key cannot name a file. Received: key={key!r}")
 
 
 def utc_now() -> str:

@@ -4,10 +4,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -79,13 +80,15 @@ class LocalExecutor:
         self._setting = setting
         self._set: Any = None
         self._pool: ProcessPool | None = None
+        self._running: Future | None = None
 
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = None) -> Any:
         """Calls a function in the worker.
 
         Raises:
-            WorkerDied: The worker was killed, crashed, ended itself, could not be started, or ran
-                longer than `timeout` seconds (`TookTooLong`).
+            WorkerDied: The worker was killed, crashed, ended itself, was ended by `close` in
+                another thread, or ran longer than `timeout` seconds (`TookTooLong`).
+            RunStopped: No worker could be started.
         """
         try:
             return self._call(function, args, timeout)
@@ -95,7 +98,8 @@ class LocalExecutor:
             return self._call(function, args, timeout)
         except BrokenProcessPool as error:
             self.close()
-            raise WorkerDied(f"no worker process could be started: {error}") from None
+            why = str(error) or "it ended before it was given anything to do"
+            raise RunStopped(f"no worker process could be started: {why}") from None
 
     def map(
         self,
@@ -111,6 +115,8 @@ class LocalExecutor:
             future: Future = Future()
             try:
                 future.set_result(self.call(function, item, timeout=timeout))
+            except RunStopped:  # no fault of the item's, and the next would fare no better
+                raise
             except Exception as error:
                 future.set_exception(error)
             yield item, future
@@ -126,12 +132,15 @@ class LocalExecutor:
             future: Any = pool.schedule(function, args=args)
         except RuntimeError as error:  # it broke between two calls
             raise BrokenProcessPool(str(error)) from None
-        # Not Pebble's own time-out, which goes by a clock that can be set.
-        done, _ = wait([future], timeout)
-        if not done:
+        self._running = future
+        try:
+            # Not Pebble's own time-out, which goes by a clock that can be set.
+            raised = future.exception(None if timeout is None else min(timeout, TIMEOUT_MAX))
+        except TimeoutError:
             self.close()
-            raise TookTooLong(f"took longer than the {timeout:g} s of --timeout")
-        raised = future.exception()
+            raise TookTooLong(f"took longer than the {timeout:g} s of --timeout") from None
+        except CancelledError:
+            raise WorkerDied("its worker process was ended by the one who started it") from None
         if isinstance(raised, ProcessExpired):
             self.close()
             raise WorkerDied(_cause(raised.exitcode))
@@ -155,8 +164,13 @@ class LocalExecutor:
         return self._pool
 
     def close(self) -> None:
-        """Ends the worker at once; the next call starts another."""
+        """Ends the worker at once; the next call starts another.
+
+        From another thread too: a call that is under way there raises `WorkerDied`.
+        """
         pool, self._pool = self._pool, None
+        if self._running is not None:
+            self._running.cancel()  # a pool that is stopped leaves what was running for ever
         if pool is not None:
             pool.stop()
             pool.join()

@@ -74,7 +74,9 @@ def _drive(options: Options, argv: list[str]) -> int:
     from bench.executors import RunStopped, comparison_executor
     from bench.interrupts import Interrupted, catch_signals
     from bench.locks import RunIsBusy, lock_run
+    from bench.machine import describe_machine
     from bench.node import measure_there
+    from bench.places import likeness
     from bench.plan import make_plan
     from bench.run import run_plan
     from bench.runs import find_data, open_run
@@ -83,7 +85,8 @@ def _drive(options: Options, argv: list[str]) -> int:
     console = Console(highlight=False, markup=False, emoji=False)
     run = None
     if options.resume is not None:
-        run, options = _as_started(options.resume, options.cluster)
+        run, options = _as_started(options.resume, options.cluster, options.force)
+    elsewhere = run is not None and likeness(run.machine) != likeness(describe_machine())
     cluster = _find_cluster(options, console)
     located, dataset = find_data(options.data, options.data_dir, options.task)
     if located.notice:
@@ -111,13 +114,20 @@ def _drive(options: Options, argv: list[str]) -> int:
             console.print(f"--layer imports and runs the code of {word}", soft_wrap=True)
     if cluster:
         cluster.expect(options, located, dataset)
+    elif elsewhere:
+        console.print(
+            "this machine, or what is installed or set on it, is not what it was when the run "
+            "began: what is measured now is told apart from what was",
+            soft_wrap=True,
+        )
     try:
         with (
             catch_signals() as interrupts,
             lock_run(folder),
             cluster or comparison_executor(folder / "worker.log") as executor,
         ):
-            function = measure_there if cluster else measure
+            # Its records say where they were made; those of a run on one machine need not.
+            function = measure_there if cluster or elsewhere else measure
             try:
                 run_plan(plan, folder, executor, function, options, console, interrupts)
             except OSError:
@@ -129,8 +139,10 @@ def _drive(options: Options, argv: list[str]) -> int:
     except RunIsBusy as error:
         raise UsageError(f"--resume: {error}; wait for it, or end it.") from None
     except Interrupted as stop:
-        with suppress(OSError):  # the terminal may be what has gone
+        # The terminal may be what has gone, and a second Ctrl-C may come while the table is made.
+        with suppress(OSError, KeyboardInterrupt):
             _show(folder, options, console)
+        with suppress(OSError):
             console.print(_how_to_go_on(folder, plan, "interrupted", options), soft_wrap=True)
         return stop.status
     except RunStopped as stop:
@@ -142,9 +154,16 @@ def _drive(options: Options, argv: list[str]) -> int:
             why = f"{error.strerror}: {error.filename}"
             console.print(_how_to_go_on(folder, plan, why, options), soft_wrap=True)
         return 1
-    if options.profile:
-        _profile(plan[-1], folder, options, console)
-    status = _show(folder, options, console)
+    try:
+        if options.profile:
+            _profile(plan[-1], folder, options, console)
+        status = _show(folder, options, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted; all records are in {folder}, python -m bench.report {folder} shows them",
+            soft_wrap=True,
+        )
+        return 130
     if options.time_breakdown:
         _show_breakdown(folder, console)
     if run is None and not options.profile:
@@ -189,7 +208,7 @@ def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str, options: Opt
     return f"{why}; {done} of {len(plan)} comparisons are done and kept, finish with: {command}"
 
 
-def _as_started(folder: Path, cluster: str | None) -> tuple["Run", Options]:
+def _as_started(folder: Path, cluster: str | None, force: bool) -> tuple["Run", Options]:
     """A run's header, and the options it was started with."""
     from bench.records import BadRecord, read_header
 
@@ -202,7 +221,7 @@ def _as_started(folder: Path, cluster: str | None) -> tuple["Run", Options]:
         raise UsageError(
             f"--resume must name the folder of a run: {folder} names no data."
         ) from None
-    options = restore(run.options, f"--resume {folder}", cluster)
+    options = restore(run.options, f"--resume {folder}", cluster, force=force)
     # What `auto` came to then may not be what it comes to now.
     return run, replace(options, resume=folder, data=name)
 
@@ -248,6 +267,7 @@ def _show(folder: Path, options: Options, console: "Console") -> int:
     from bench.records import read_run
     from bench.report import closing_lines, print_table, report_line, verdict_line
     from bench.summary import summarise
+    from fixedbias.text import one_line
 
     run, records, problems = read_run(folder)
     run, records = told_apart(run, records)
@@ -255,9 +275,9 @@ def _show(folder: Path, options: Options, console: "Console") -> int:
     print_table(rows, console)
     for record in records:
         if record.status == "failed":
-            console.print(f"{record.key}: failed, {record.reason}", soft_wrap=True)
+            console.print(one_line(f"{record.key}: failed, {record.reason}"), soft_wrap=True)
     for problem in problems:
-        console.print(f"not read: {problem}", soft_wrap=True)
+        console.print(one_line(f"not read: {problem}"), soft_wrap=True)
     for line in closing_lines(run, records, rows, folder):
         console.print(line, soft_wrap=not console.is_terminal)
     try:

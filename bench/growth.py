@@ -10,7 +10,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import tyro
 
 from bench.arms import REFERENCE
-from bench.places import told_apart
-from bench.records import BadRecord, Record, read_run
+from bench.places import likeness
+from bench.records import BadRecord, Record, Run, read_run
 from bench.rules import UsageError, usage_error
 
 AXES = ("units", "layers", "batch_size", "examples")
@@ -145,18 +145,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_text(line))
     data = [vars(line) | {"exponent": line.exponent} for line in lines]
     options.output.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
-    try:
-        draw(lines, options.output.with_suffix(".png"))
-    except ModuleNotFoundError as error:
-        print(f"no figure: {error.name} is not installed (pip install -e '.[peers]')")
+    draw(lines, options.output.with_suffix(".png"))
     return 0
 
 
 def _read(folder: Path) -> list[Record]:
+    """A run's records; of whatever kind the machine was, which is an axis like the others."""
     try:
-        return told_apart(*read_run(folder)[:2])[1]
+        run, records, _ = read_run(folder)
     except (BadRecord, OSError) as error:
         raise UsageError(f"growth reads the folders of runs: {error}.") from None
+    return [replace(r, cell=r.cell | {"machine": _machine(run, r)}) for r in records]
+
+
+def _machine(run: Run, record: Record) -> str:
+    worker = record.extra.get("worker")
+    return likeness(worker["machine"] if worker else run.machine, worker)
 
 
 def _text(line: Curve) -> str:

@@ -75,7 +75,10 @@ def died(task: Task) -> Future:
     return future
 
 
-def refusal(outcome: Future) -> str:
-    """Why a worker is not used, from how its check ended; empty if it is fit."""
+def verdict_on(outcome: Future, worker: Worker) -> tuple[str, str]:
+    """Why a worker is not used, empty if it is fit, and its host, from how its check ended."""
     error = outcome.exception()
-    return str(outcome.result()) if error is None else f"{type(error).__name__}: {error}"
+    if error is not None:
+        return f"{type(error).__name__}: {error}", worker.host
+    why, host = outcome.result()
+    return why, host

@@ -110,16 +110,21 @@ def _cgroup_free() -> list[int]:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             folder, names = "/sys/fs/cgroup", ("memory.max", "memory.current")
+            cached = "inactive_file"
         elif "memory" in controllers.split(","):
             folder = "/sys/fs/cgroup/memory"
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            cached = "total_inactive_file"
         else:
             continue
         # In a container the group may be mounted as the root of what it sees.
         for place in (Path(folder, path.lstrip("/")), Path(folder)):
             limit, used = (_lines(place / name) for name in names)
             if limit and used and limit[0].isdecimal():  # else it is "max"
-                found.append(max(0, int(limit[0]) - int(used[0])))
+                # Files that were read count as used, and are given up before anything fails.
+                stat = dict(line.split(" ", 1) for line in _lines(place / "memory.stat"))
+                taken = int(used[0]) - int(stat.get(cached, 0))
+                found.append(max(0, int(limit[0]) - max(0, taken)))
                 break
     return found
 

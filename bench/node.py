@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from bench.addresses import check_address
+from bench.addresses import check_address, resolve
 from bench.rules import UsageError, usage_error
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
+        resolve(options.address, "ADDRESS")
+        resolve(_listening(options), "--host")
     except UsageError as error:
         return usage_error(error)
     try:
@@ -114,8 +116,13 @@ def parse(argv: Sequence[str]) -> Options:
         raise UsageError(f"--cores must be a positive whole number. Received: {options.cores}.")
     if not 0 <= options.port < 2**16:
         raise UsageError(f"--port must be a port's number. Received: {options.port}.")
-    check_address(f"{options.address[:3]}://{options.host}:{options.port or 1}", "--host")
+    check_address(_listening(options), "--host")
     return options
+
+
+def _listening(options: Options) -> str:
+    """Where the worker listens. The scheme is the scheduler's; a port of 0 is none to look up."""
+    return f"{options.address[:3]}://{options.host}:{options.port or 1}"
 
 
 def _start(options: Options) -> subprocess.Popen[bytes]:
@@ -190,13 +197,18 @@ def call_here(driver: str, function: Callable[..., Any], *args: Any, timeout: fl
 
     Raises:
         RuntimeError: The worker was started without the preload.
-        Exception: As `LocalExecutor.call` does.
+        WorkerDied: As `LocalExecutor.call` does, and if no process could be started here.
+        Exception: What the function raised.
     """
+    from bench.executors import RunStopped, WorkerDied
+
     if _node is None:
         raise RuntimeError("it was started without --preload bench.node")
     _node.busy_for = driver
     try:
         return _node.executor.call(function, *args, timeout=timeout)
+    except RunStopped as error:  # of this worker it is the end, not of the run
+        raise WorkerDied(str(error)) from None
     finally:
         _node.busy_for = ""
 
@@ -235,8 +247,8 @@ def check_node(expected: dict[str, Any]) -> str:
     """Why this worker would not do the same work as the others; empty if it would.
 
     Args:
-        expected: `code`, `data` (name, folder, checksum), `layer`, `threads` (the most of them) and
-            `gpu` as the driver has them.
+        expected: `code`, `data` (name, folder, checksum), `layer`, `files` (their digests),
+            `threads` (the most of them) and `gpu` as the driver has them.
     """
     from bench.arms import user_arms
     from bench.machine import usable_cores
@@ -251,12 +263,32 @@ def check_node(expected: dict[str, Any]) -> str:
         return "its TensorFlow sees no GPU: pip install -e '.[gpu]' there"
     try:
         user_arms(expected["layer"])
+        for path, digest in expected["files"].items():
+            if _digest(path) != digest:
+                return f"its {path} is another one than the driver's"
         _, dataset = find_data(expected["data"], local_folder(expected["folder"]), expected["task"])
-    except (ValueError, UsageError) as error:
+    except (OSError, ValueError, UsageError) as error:
         return str(error)
     if dataset != expected["dataset"]:
         return f"its files of {expected['data']} are other ones than the driver's"
     return ""
+
+
+def check_here(expected: dict[str, Any]) -> tuple[str, str]:
+    """What `check_node` says, and what records call this host."""
+    return check_node(expected), host_name()
+
+
+def file_digests(options: Any) -> dict[str, str]:
+    """SHA-256 of every file that the options of `bench.grid` name as a layer's or as biases."""
+    from bench.arms import layer_files
+
+    biases = [word.removeprefix("file:") for word in options.bias if word.startswith("file:")]
+    return {path: _digest(path) for path in (*layer_files(options.layer), *biases)}
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def local_folder(folder: str | None) -> Path | None:

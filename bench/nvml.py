@@ -62,6 +62,12 @@ _SM, _MEMORY = 1, 2
 _POWER, _THERMAL = 0, 1
 
 
+def gpu_uuids() -> dict[str, str]:
+    """The UUID of every GPU by its number as NVML counts; empty without NVML."""
+    gpus, _ = each_gpu(lambda ask, gpu: {"uuid": ask("nvmlDeviceGetUUID", gpu)})
+    return {str(gpu["index"]): gpu["uuid"] for gpu in gpus if gpu.get("uuid")}
+
+
 def gpu_facts(ask: Any, gpu: Any) -> dict[str, Any]:
     """What a GPU is, for `each_gpu`."""
     capability = ask("nvmlDeviceGetCudaComputeCapability", gpu)

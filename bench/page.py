@@ -67,9 +67,11 @@ def write_report(folder: Path) -> Path:
         old.unlink()
     for picture, content in pictures:
         (figures / f"{picture.name}.png").write_bytes(content)
-    (folder / "report.md").write_text(_markdown(facts, pictures), encoding="utf-8", newline="\n")
+    # What was recorded may hold bytes that were no UTF-8.
+    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    (folder / "report.md").write_text(_markdown(facts, pictures), **how)
     path = folder / "report.html"
-    path.write_text(_html(facts, pictures), encoding="utf-8", newline="\n")
+    path.write_text(_html(facts, pictures), **how)
     return path
 
 

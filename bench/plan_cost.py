@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.config import Options, to_arguments
-from bench.costs import CALIBRATION, Evidence, find_evidence, predict, read_evidence
+from bench.costs import (
+    CALIBRATION,
+    Evidence,
+    Prediction,
+    find_evidence,
+    missing,
+    predict,
+    read_evidence,
+)
 from bench.executors import COMPARISONS_PER_WORKER
 from bench.rules import UsageError
 from bench.simulation import Conditions, Outcome, trials
@@ -48,6 +56,12 @@ def print_cost(options: Options) -> int:
     evidence = find_evidence(options.results, describe_machine(), plan)
     if evidence is None:
         evidence = _calibrate(replace(options, data=located.name), console)
+        if unknown := missing(evidence, plan):
+            kind = _words(min(unknown, key=str))
+            raise UsageError(
+                f"--plan-cost could not calibrate: nothing of {kind} could be measured; "
+                f"python -m bench.report {evidence.folder} says why."
+            )
     prediction = predict(plan, evidence)
     conditions = Conditions(
         begin=evidence.begin,
@@ -61,7 +75,7 @@ def print_cost(options: Options) -> int:
     )
     watts = prediction.watts or options.watts
     number = int(np.clip(_EVENTS // len(plan), _LEAST_TRIALS, _MOST_TRIALS))
-    for line in _premises(plan, evidence, prediction.beyond, conditions, number, options):
+    for line in _premises(plan, evidence, prediction, conditions, number, options):
         console.print(line, soft_wrap=True)
     columns = ["workers", "time", "95 % of trials", "device-hours", "failures"]
     table = Table(*columns, *["kWh"] * (watts is not None), box=None, header_style="bold")
@@ -80,7 +94,7 @@ def print_cost(options: Options) -> int:
 def _premises(
     plan: Sequence["Comparison"],
     evidence: Evidence,
-    beyond: float,
+    prediction: Prediction,
     conditions: Conditions,
     number: int,
     options: Options,
@@ -96,10 +110,15 @@ def _premises(
         f"as long, a worker fails {conditions.failures:g} times an hour"
     )
     lines = [source, chance]
-    if beyond > 2:
+    if prediction.beyond > 2:
         lines.append(
-            f"the largest network is {beyond:.1f} times the largest recorded one: its time is "
-            "extrapolated"
+            f"the largest network is {prediction.beyond:.1f} times the largest recorded one: its "
+            "time is extrapolated"
+        )
+    if prediction.whole_cap:
+        lines.append(
+            f"of timing all {options.time_cap:g} s of --time-cap are counted: how much of it this "
+            "precision needs is not recorded"
         )
     return lines
 
@@ -153,6 +172,8 @@ def _calibrate(options: Options, console: "Console") -> Evidence:
         timeout=max(options.timeout, 2.0),
         results=results,
         plan_cost=False,
+        profile=False,
+        time_breakdown=False,
     )
     count = int(np.prod([len(values) for values in ends.values()]))
     console.print(
@@ -172,6 +193,10 @@ def _calibrate(options: Options, console: "Console") -> Evidence:
             f"--plan-cost could not calibrate: {' '.join(last)}; run the driver on one cell to see."
         )
     return found
+
+
+def _words(kind: tuple) -> str:
+    return ", ".join(str(part) for part in kind)
 
 
 def _finished(folder: Path) -> bool:

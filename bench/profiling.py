@@ -8,6 +8,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,19 @@ def write_profile(folder: Path, key: str, arm: str, operations: list[dict[str, A
     """Keeps the top operations of an arm beside the records, for the report and the Text tab."""
     path = folder / "profiles" / f"{key}.json"
     path.parent.mkdir(exist_ok=True)
-    known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(known | {arm: operations}, indent=1) + "\n")
+    known = read_profiles(folder).get(key, {})
+    temporary = path.with_suffix(".tmp")  # whole or not at all
+    temporary.write_text(json.dumps(known | {arm: operations}, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def read_profiles(folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """The top operations by key of the cell and arm; empty for a run that was not profiled."""
-    paths = sorted((folder / "profiles").glob("*.json"))
-    return {path.stem: json.loads(path.read_text()) for path in paths}
+    found = {}
+    for path in sorted((folder / "profiles").glob("*.json")):
+        with suppress(OSError, ValueError):  # a damaged one costs itself and not the report
+            found[path.stem] = json.loads(path.read_text())
+    return found
 
 
 def profile_rows(operations: list[dict[str, Any]]) -> list[tuple[str, str, str]]:

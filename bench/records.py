@@ -7,11 +7,13 @@ in them, ``load`` and ``load_samples`` give them as tables.
 
 import errno
 import json
+import math
 import os
 import secrets
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -104,7 +106,19 @@ def read_header(folder: str | Path) -> Run:
 
 def recorded_keys(folder: str | Path) -> set[str]:
     """Keys that have a file, readable or not: nothing is ever written in its place."""
-    return {path.stem for path in Path(folder, "records").glob("*.json")}
+    return {path.stem for path in _record_paths(folder)}
+
+
+def _record_paths(folder: str | Path) -> list[Path]:
+    """The files of records. Unlike `glob`, it does not take a folder that is shut for an empty one.
+
+    Raises:
+        OSError: The folder may not be read.
+    """
+    records = Path(folder, "records")
+    with suppress(FileNotFoundError):
+        return sorted(records / name for name in os.listdir(records) if name.endswith(".json"))
+    return []
 
 
 def read_run(folder: str | Path) -> tuple[Run, list[Record], list[BadRecord]]:
@@ -114,13 +128,16 @@ def read_run(folder: str | Path) -> tuple[Run, list[Record], list[BadRecord]]:
     such a comparison made again, move its file away.
 
     Raises:
-        BadRecord, OSError: when the header itself cannot be read.
+        BadRecord, OSError: when the header itself or the folder of records cannot be read.
     """
     run = read_header(folder)
     records, problems = [], []
-    for path in sorted(Path(folder, "records").glob("*.json")):
+    for path in _record_paths(folder):
         try:
-            records.append(read_record(path))
+            record = read_record(path)
+            if why := _unusable(record):
+                raise BadRecord(path, why)
+            records.append(record)
         except BadRecord as problem:
             problems.append(problem)
         except OSError as error:
@@ -128,6 +145,23 @@ def read_run(folder: str | Path) -> tuple[Run, list[Record], list[BadRecord]]:
     place = {key: n for n, key in enumerate(run.plan)}
     records.sort(key=lambda record: place.get(record.key, len(place)))
     return run, records, problems
+
+
+def _unusable(record: Record) -> str:
+    """Why a record of the right form cannot be used all the same; empty if it can."""
+    try:
+        for arm in record.arms.values():
+            if not all(0 < sample < math.inf for sample in arm.get("samples", [])):
+                return f"has samples that are no times: {arm['samples']!r:.80}"
+            for history in arm.get("histories", []):
+                if not {"loss", "seconds"} <= history.keys():
+                    return f"has a history without loss or seconds: {history!r:.80}"
+        builds = [-1, *record.extra.get("builds", [0])]
+        if builds[1:2] not in ([], [0]) or not all(a < b for a, b in pairwise(builds)):
+            return f"has builds that do not follow each other: {builds[1:]!r:.80}"
+    except (TypeError, AttributeError) as error:
+        return f"has a malformed field: {error}"
+    return ""
 
 
 def _write_once(path: Path, document: Document) -> Path:

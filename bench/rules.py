@@ -96,12 +96,22 @@ def check_options(options: "Options") -> None:
     if not options.force and options.cluster is None:
         _check_memory(options, examples)
     for preset in options.bias:
-        for units in options.units:
-            for t in range(max(options.layers) - 1):
-                try:
-                    bias_values(preset, t, units)
-                except ValueError as error:
-                    raise UsageError(f"--bias: {error}.") from None
+        _check_bias(preset, max(options.layers) - 1, options.units)
+
+
+def _check_bias(preset: str, hidden: int, widths: Sequence[int]) -> None:
+    layers: Sequence[int] = range(hidden)
+    if not preset.startswith("file:"):
+        # A rule holds for all layers if for the first and the last, and for every width if for one,
+        # which here is short: what is to be made elsewhere may be too long for this machine.
+        layers = sorted({0, hidden - 1}) if hidden else ()
+        widths = (min(widths[0], 1000),)
+    for t in layers:
+        for units in widths:
+            try:
+                bias_values(preset, t, units)
+            except ValueError as error:
+                raise UsageError(f"--bias: {error}.") from None
 
 
 def check_cluster(options: "Options") -> None:
@@ -117,6 +127,11 @@ def check_cluster(options: "Options") -> None:
         raise UsageError(
             "--device must be cpu, gpu, all or auto with --cluster, since every worker has one GPU "
             f"of its own. Received: {options.device}."
+        )
+    if options.plan_cost:
+        raise UsageError(
+            "--plan-cost predicts from runs on this machine and asks no cluster: leave --cluster "
+            "out, and say with --workers how many there would be."
         )
     for name in ("profile", "time_breakdown"):
         if getattr(options, name):
@@ -162,12 +177,19 @@ def check_values(options: Any) -> None:
                 continue
             if isinstance(one, int) and one < 1:
                 raise UsageError(f"{flag(name)} must be a positive whole number. Received: {one}.")
+            if isinstance(one, int) and one >= 2**63:
+                raise UsageError(f"{flag(name)} must be below 2^63. Received: {one}.")
             if isinstance(one, float) and name not in _FROM_ZERO and not 0 < one < math.inf:
                 raise UsageError(f"{flag(name)} must be a positive number. Received: {one}.")
             if name in _FROM_ZERO and not 0 <= one < math.inf:
                 raise UsageError(
                     f"{flag(name)} must be zero or a positive number. Received: {one}."
                 )
+    if values.get("halfwidth", 1.0) < _LEAST_HALFWIDTH:
+        raise UsageError(
+            f"--halfwidth must be at least {_LEAST_HALFWIDTH:g}, which is finer than a clock. "
+            f"Received: {values['halfwidth']:g}."
+        )
     check_device(options.device)
     for name in ("results", "data_dir"):
         folder = getattr(options, name)
@@ -183,6 +205,7 @@ def check_values(options: Any) -> None:
 _ANY = ("layer", "order_seed")
 # Numbers that may be zero.
 _FROM_ZERO = ("floor", "failure_rate", "straggler_rate")
+_LEAST_HALFWIDTH = 1e-6
 
 
 def check_precisions(precisions: Sequence[str], devices: Sequence[str]) -> None:

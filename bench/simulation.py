@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 ATTEMPTS = 3
-"""A comparison that has cost so many workers is recorded as failed, and the run goes on."""
+"""On a cluster a comparison that has cost so many workers is recorded as failed; here one is
+enough.
+"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def simulate(
             if lasted < starting + needed:
                 deaths, left = deaths + 1, 0
                 attempts[job] += 1
-                if attempts[job] < ATTEMPTS:
+                if workers > 1 and attempts[job] < ATTEMPTS:
                     queue.put(job)
                     continue
                 failed += 1
@@ -145,6 +147,7 @@ def trials(
     times: Sequence[float], workers: int, conditions: Conditions, *, seed: int, number: int
 ) -> list[Outcome]:
     """Independent trials; equal seeds give equal trials."""
+    seed %= 2**32  # NumPy takes none below zero
     return [
         simulate(times, workers, conditions, np.random.default_rng([seed, workers, trial]))
         for trial in range(number)

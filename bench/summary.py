@@ -18,6 +18,8 @@ from bench.verdicts import Difference, Verdict, accuracy_difference, verdict
 
 # Of the loss of the first epoch: no training that converges gets there.
 _EXPLODED = 10
+# Of the reference's, for what explodes within its first epoch: one that learns nothing stays below.
+_EXPLODED_BESIDE = 1000
 _TARGETS = {"mnist": 0.97}
 
 
@@ -144,8 +146,8 @@ def _row(
         word = verdict(ratio, margin=margin)
     accuracies = arm.get("accuracies", [])
     goal = target_accuracy(record.cell["data"], target)
-    failures = _failures(arm, record.cell["data"])
-    broken = failures or _failures(reference, record.cell["data"])
+    failures = find_failures(record, name)
+    broken = failures or find_failures(record, REFERENCE)
     if broken and word:
         word = Verdict.CANT_TELL  # the speed of a training that does not work is no merit
     return Row(
@@ -180,21 +182,36 @@ def _difference(baseline: list[float], accuracies: list[float], name: str) -> Di
     return accuracy_difference(baseline, accuracies)
 
 
-def _failures(arm: dict[str, Any], data: str) -> list[str]:
-    """The quality gate: why this arm's training is none."""
+def find_failures(record: Record, name: str) -> list[str]:
+    """The quality gate: why an arm's training is none, be it with one seed only.
+
+    Args:
+        record: Of the comparison.
+        name: Of the arm, which may not be there.
+    """
+    arm, data = record.arms.get(name, {}), record.cell["data"]
     found = []
     histories = arm.get("histories", [])
     losses = [h["loss"] + h.get("val_loss", []) for h in histories]
     if not all(map(math.isfinite, itertools.chain(*losses))):
         found.append("the loss was not finite")
-    elif any(h["loss"][-1] > _EXPLODED * h["loss"][0] for h in histories if h["loss"]):
+    elif any(_exploded(h["loss"], record) for h in histories if h["loss"]):
         found.append("the loss exploded")
     accuracies = arm.get("accuracies", [])
+    unlearnt = [a for a in accuracies if a < task_of(data).learnt]
     # In synthetic data there is nothing to learn.
-    unlearnt = accuracies and max(accuracies) < task_of(data).learnt
     if unlearnt and not data.startswith("synthetic"):
-        found.append("learnt nothing")
+        seeds = f" with {len(unlearnt)} of {len(accuracies)} seeds"
+        found.append("learnt nothing" + seeds * (len(unlearnt) < len(accuracies)))
     return found
+
+
+def _exploded(losses: list[float], record: Record) -> bool:
+    others = record.arms.get(REFERENCE, {}).get("histories", [])
+    first = [h["loss"][0] for h in others if h["loss"]]
+    return losses[-1] > min(
+        _EXPLODED * losses[0], *(_EXPLODED_BESIDE * loss for loss in first if loss > 0), math.inf
+    )
 
 
 def _doubts(arm: dict[str, Any], ratio: Ratio | None, name: str, data: str) -> list[str]:

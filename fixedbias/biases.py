@@ -29,6 +29,7 @@ from fixedbias.text import one_line
 
 # The most that NumPy's own reader allows a header.
 _HEADER_BYTES = 2**16
+_MOST_BYTES = 2**26
 
 
 def _rng(t: int, seed: float) -> np.random.Generator:
@@ -161,6 +162,9 @@ def _from_file(path: Path, t: int, units: int) -> np.ndarray:
         # Looked at before it is opened: a pipe would block for ever.
         if not path.is_file():
             raise OSError("which is no file")
+        # The list of what is in it is read as a whole.
+        if path.stat().st_size > _MOST_BYTES:
+            raise OSError(f"of more than {_MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:
             shape, _, dtype, data = read_entry(archive, str(t), 16 * units + _HEADER_BYTES)
     except Exception as error:  # a damaged file raises a dozen types

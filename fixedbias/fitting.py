@@ -79,17 +79,6 @@ def run_epochs(
     return model.history
 
 
-def positive(name: str, value: Any) -> int:
-    """The value as an int.
-
-    Raises:
-        ValueError: It is no positive whole number.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
-
-
 def check_callbacks(callbacks: Any) -> None:
     """Refuses callbacks that act at batches.
 

@@ -16,7 +16,8 @@ class FreezableDense(keras.layers.Dense):
 
     From `fix()` on, every step of an optimizer ends with the bias as it was then: momentum, weight
     decay and loss scaling change nothing. It works inside compiled programs and takes no new
-    compilation. That the bias is fixed is saved with the weights.
+    compilation. That the bias is fixed is saved with the weights. (An optimizer with `use_ema`
+    assigns an average of the weights at the end of a training: see `hold`.)
 
     Where it does not help: the gradient of the bias is still computed, so it is no faster than
     `Dense`; and the bias still counts among the trainable weights. What is never to be trained
@@ -57,13 +58,14 @@ class FreezableDense(keras.layers.Dense):
         self.start: float | list[float] = checked.get_config()["bias"]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        # First, because `Dense` adds LoRA's weights and then lets no more be added.
+        common: dict[str, Any] = {"initializer": "zeros", "trainable": False, "autocast": False}
+        self.held = self.add_weight(name="held", shape=(self.units,), **common)
+        self.is_fixed = self.add_weight(name="is_fixed", shape=(), **common)
         super().build(input_shape)
         self.bias.assign(
             np.broadcast_to(np.asarray(self.start, self.variable_dtype), (self.units,))
         )
-        common: dict[str, Any] = {"initializer": "zeros", "trainable": False, "autocast": False}
-        self.held = self.add_weight(name="held", shape=(self.units,), **common)
-        self.is_fixed = self.add_weight(name="is_fixed", shape=(), **common)
         # A constraint acts last in an optimizer's step, whatever the optimizer is.
         self.bias.constraint = self._hold
 
@@ -75,6 +77,14 @@ class FreezableDense(keras.layers.Dense):
         if not float(self.is_fixed.numpy()):
             self.held.assign(self.bias)
             self.is_fixed.assign(1.0)
+
+    def hold(self) -> None:
+        """Gives a fixed bias its value again, if something else than an optimizer's step took it.
+
+        So does the end of a training with a moving average of the weights (`use_ema`), which is
+        assigned to them; `FreezeAfter` calls this then.
+        """
+        self.bias.assign(self._hold(self.bias))
 
     def save_own_variables(self, store: Any) -> None:
         # As any layer: `Dense` knows its kernel and bias only.
@@ -121,6 +131,10 @@ class FreezeAfter(keras.callbacks.Callback):
         if epoch >= self.epochs:
             for layer in _freezable(self.model):
                 layer.fix()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        for layer in _freezable(self.model):
+            layer.hold()
 
 
 def _freezable(model: Any) -> Iterator[FreezableDense]:

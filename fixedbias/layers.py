@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from fixedbias.arguments import positive
+
 BiasLike: TypeAlias = (
     float | Sequence[float] | np.ndarray | keras.initializers.Initializer | str | dict
 )
@@ -81,13 +83,11 @@ class FixedBiasDense(keras.layers.Layer):
         jit_compile: bool = True,
         **kwargs: Any,
     ) -> None:
-        # A bool is an int to Python, and no number of units.
-        if isinstance(units, bool) or not isinstance(units, int | np.integer) or units < 1:
-            raise ValueError(f"`units` must be a positive integer. Received: units={units!r}")
+        units = positive("units", units)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.units = int(units)
+        self.units = units
         self._bias_values = _bias_values(bias, self.units, self.variable_dtype, self.compute_dtype)
-        self.activation = keras.activations.get(activation)
+        self.activation = activation
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
@@ -100,11 +100,12 @@ class FixedBiasDense(keras.layers.Layer):
         return self._activation
 
     @activation.setter
-    def activation(self, activation: Callable) -> None:
-        self._activation = activation
+    def activation(self, activation: str | Callable | None) -> None:
+        function: Callable = keras.activations.get(activation)
+        self._activation = function
         # A partial of its own for every layer, because TensorFlow counts retraces by code
         # object: one method shared by many layers would set off its retracing warning.
-        self._compiled = tf.function(partial(_dense, activation), jit_compile=True)
+        self._compiled = tf.function(partial(_dense, function), jit_compile=True)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         inputs = input_shape[-1]

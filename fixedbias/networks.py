@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
+from fixedbias.arguments import positive
 from fixedbias.biases import bias_values
 from fixedbias.layers import BiasLike, FixedBiasDense
 
@@ -67,9 +67,7 @@ def mlp(
     >>> sum(w.shape[0] for w in model.non_trainable_weights)
     256
     """
-    for name, value in {"layers": layers, "units": units}.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    layers, units = positive("layers", layers), positive("units", units)
     per_layer: Sequence[BiasLike]
     if isinstance(biases, str):
         per_layer = [bias_values(biases, t, units) for t in range(layers - 1)]

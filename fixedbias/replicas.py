@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fixedbias.arguments import positive
 from fixedbias.epochs import build_optimizer, count_examples, device_data, map_arrays
-from fixedbias.fitting import as_arrays, check_callbacks, pack, positive, run_epochs
+from fixedbias.fitting import as_arrays, check_callbacks, pack, run_epochs
 
 _Nest = Any
 _Shares = tuple[Any, int, Any, int]

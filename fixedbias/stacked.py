@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from fixedbias.epochs import build, build_optimizer, device_data
+from fixedbias.fitting import as_arrays
 from fixedbias.training import fit_compiled
 
 State = tuple[list[Any], list[Any]]
@@ -51,10 +52,13 @@ def fit_stacked(
         A history for every model, as `History.history` of `fit`.
 
     Raises:
-        ValueError: There are no models, or not one seed for each; they differ in shape; one is
-            not compiled, or has a metric other than `accuracy`; labels are not integers; a weight
+        ValueError: There are no models, or not one seed for each; they differ in shape, in the
+            optimizer's settings or in how far they are trained; one is not compiled, or has a
+            metric other than `accuracy`; labels are not integers, one for each example; a weight
             has a constraint; the optimizer looks at more than one entry of a gradient at a time, as
-            global clipping and loss scaling do; or the estimate exceeds `memory_limit`.
+            global clipping does, or does more than its steps, as for loss scaling and averages of
+            the weights; or the estimate exceeds `memory_limit`. What is excluded from weight decay
+            Keras does not tell: it decays here like the rest.
 
     Example:
 
@@ -75,6 +79,9 @@ def fit_stacked(
         )
     for model in models:
         _check(model, models[0])
+    x, y, _ = as_arrays(x, y, None)
+    if validation_data is not None:
+        validation_data = as_arrays(*validation_data, None)[:2]
     if stacked is None:
         stacked = len(models) > 1 and bool(tf.config.list_logical_devices("GPU"))
     if not stacked:
@@ -157,10 +164,13 @@ class StackedProgram:
         first = self.models[0]
         build(first, data)
         names, y = list(first.get_metrics_result()), data[1]
-        if names not in (["loss"], ["loss", "accuracy"]) or not y.dtype.is_integer:
+        outputs = first.compute_output_shape(data[0].shape)
+        known = names == ["loss"] or (names == ["loss", "accuracy"] and outputs[-1] > 1)
+        if not known or not y.dtype.is_integer or y.shape.rank != 1:
             raise ValueError(
-                "`fit_stacked` takes integer labels, and no metrics but `accuracy`. "
-                f"Received: y of {y.dtype.name} and metrics {names[1:]}"
+                "`fit_stacked` takes integer labels, one for each example, and no metrics but "
+                f"`accuracy`, of two classes or more. Received: y of {y.dtype.name} and shape "
+                f"{tuple(y.shape)}, outputs of shape {outputs} and metrics {names[1:]}"
             )
         weights = [_variables(model) for model in self.models]
         stacks = [
@@ -174,7 +184,15 @@ class StackedProgram:
         self.optimizer.build(self.state[0])
         self._slots = list(zip(*(m.optimizer.variables for m in self.models), strict=True))
         for mine, theirs in zip(self.optimizer.variables, self._slots, strict=True):
-            mine.assign(_values(theirs) if mine.shape != theirs[0].shape else theirs[0])
+            if mine.shape == theirs[0].shape:  # there is one for all: a rate, a count of steps
+                if len({float(variable) for variable in theirs}) > 1:
+                    raise ValueError(
+                        "`fit_stacked` takes models that have been trained equally far, at equal "
+                        f"rates. Received: {theirs[0].name} of {_values(theirs)}"
+                    )
+                mine.assign(theirs[0])
+            else:
+                mine.assign(_values(theirs))
         compiled = partial(tf.function, jit_compile=True, autograph=False)
         self._train = compiled(partial(_train_epoch, first, self.optimizer, self.state, totals))
         self._evaluate = compiled(partial(_evaluate, first, self.state, totals))
@@ -322,19 +340,22 @@ _ELEMENTWISE = (
     "Lion",
 )
 
+_BEYOND = ("clipnorm", "global_clipnorm", "loss_scale_factor", "use_ema")
+"""Settings for which an entry's update needs more than the entry, or a step more than `apply`."""
+
 
 def _check(model: keras.Model, first: keras.Model) -> None:
     if not model.compiled:
         raise ValueError("The models must be compiled first: call `model.compile(...)`.")
     optimizer = model.optimizer
     name = type(optimizer).__name__
-    together = [n for n in ("clipnorm", "global_clipnorm") if getattr(optimizer, n, None)]
+    together = [n for n in _BEYOND if getattr(optimizer, n, None)]
     if name not in _ELEMENTWISE or together:
         raise ValueError(
             "`fit_stacked` takes optimizers that update every entry by itself "
-            f"({', '.join(_ELEMENTWISE)}), without clipping by norm; train the models one after "
-            f"the other with `fit_compiled`. Received: {name}"
-            + "".join(f" with {n}={getattr(optimizer, n)}" for n in together)
+            f"({', '.join(_ELEMENTWISE)}), without clipping by norm, loss scaling and averages of "
+            f"the weights; train the models one after the other with `fit_compiled`. "
+            f"Received: {name}" + "".join(f" with {n}={getattr(optimizer, n)}" for n in together)
         )
     if any(v.constraint is not None for v in model.trainable_variables):
         raise ValueError(
@@ -342,8 +363,12 @@ def _check(model: keras.Model, first: keras.Model) -> None:
             f"Received: a constraint in {model.name}"
         )
     shapes = [[(tuple(v.shape), v.dtype) for v in m.weights] for m in (first, model)]
-    if shapes[0] != shapes[1] or type(first.optimizer) is not type(optimizer):
+    if shapes[0] != shapes[1] or _settings(first.optimizer) != _settings(optimizer):
         raise ValueError(
-            "`fit_stacked` takes models of one shape, with optimizers of one kind. "
-            f"Received: {first.name} and {model.name}, which differ"
+            "`fit_stacked` takes models of one shape, with optimizers of one kind and the same "
+            f"settings. Received: {first.name} and {model.name}, which differ"
         )
+
+
+def _settings(optimizer: keras.optimizers.Optimizer) -> tuple[type, dict[str, Any]]:
+    return type(optimizer), {k: v for k, v in optimizer.get_config().items() if k != "name"}

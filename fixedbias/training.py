@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fixedbias.arguments import positive
 from fixedbias.epochs import EpochProgram, build, count_examples, device_data, map_arrays
-from fixedbias.fitting import as_arrays, check_callbacks, pack, positive, run_epochs
+from fixedbias.fitting import as_arrays, check_callbacks, pack, run_epochs
 
 # The last program of every model, so that a second call need not compile again; a program is
 # out of date once `compile` has given the model another optimizer or other metrics. These are

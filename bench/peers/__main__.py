@@ -123,12 +123,9 @@ def _show(folder: Path, options: Options, console: "Console") -> int:
     print_report(records, console, margin=options.margin)
     for problem in problems:
         console.print(f"not read: {problem}", soft_wrap=True)
-    try:
-        from bench.peers.figure import draw
+    from bench.peers.figure import draw
 
-        console.print(f"figure: {draw(run, records, folder / 'peers.png')}", soft_wrap=True)
-    except ModuleNotFoundError as error:
-        console.print(f"no figure: {error.name} is not installed (pip install -e '.[peers]')")
+    console.print(f"figure: {draw(run, records, folder / 'peers.png')}", soft_wrap=True)
     console.print(f"records: {folder}", soft_wrap=True)
     failed = any("error" in arm for record in records for arm in record.arms.values())
     return 1 if failed or problems else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.executors import LocalExecutor, WorkerDied
+from bench.executors import LocalExecutor, RunStopped, WorkerDied
 from bench.peers.registry import Network, Peer, Spec
 
 # What an epoch has at first, and at least: so many examples, in so many steps.
@@ -131,7 +131,7 @@ class RemotePeer:
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return self._executor.call(function, *arguments, timeout=self._timeout)
-        except WorkerDied as error:
+        except (WorkerDied, RunStopped) as error:
             raise PeerFailed(self.name, str(error)) from None
         except Exception as error:  # whatever it was, it costs this peer and no other
             raise PeerFailed(self.name, f"{type(error).__name__}: {error}") from None
@@ -249,10 +249,19 @@ def _load(name: str, folder: str | None, images: str) -> tuple[np.ndarray, ...]:
     return flat(data.x_train), data.y_train, noise, flat(data.x_test), data.y_test
 
 
+# What the user lets be seen, in a process of its own.
+_VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def _set_device(device: str) -> None:
     """Shows every framework the one device, before any of them is imported."""
-    kind, _, index = device.partition(":")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1" if kind == "cpu" else index
+    kind, _, numbers = device.partition(":")
+    if kind == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    else:
+        names = _VISIBLE.split(",") if _VISIBLE else None
+        shown = [names[int(n)] if names else n for n in numbers.split(",")]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shown)
     if kind == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
     # Several processes share the GPU: none may take all of its memory.

@@ -27,7 +27,10 @@ def test_an_address_that_is_none(address):
         parse(["--cluster", address])
 
 
-@pytest.mark.parametrize("address", ["tcp://8.8.8.8:8786", "tcp://[2001:4860:4860::8888]:1"])
+PUBLIC = ["tcp://8.8.8.8:8786", "tcp://[2001:4860:4860::8888]:1", "tcp://0.0.0.0:1", "tcp://[::]:1"]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_needs_tls(address):
     with pytest.raises(UsageError, match="in public reach and not encrypted: use a tls://"):
         check_address(address)

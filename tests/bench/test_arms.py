@@ -97,6 +97,24 @@ def test_a_layer_from_a_file_takes_its_arguments_and_the_others_kernels(mine):
     assert np.array_equal(layer.kernel, reference.get_layer("hidden_0").kernel)
 
 
+def test_naming_a_layer_imports_nothing(tmp_path, monkeypatch):
+    package = tmp_path / "explosive"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('it was imported')")
+    (package / "inner.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list(user_arms(["explosive.inner:L"])) == ["L"]
+    for name in (
+        "explosive.outer",
+        "explosive.inner.more",
+        "no_such.inner",
+        "..",
+        "x" * 5000 + ".py",
+    ):
+        with pytest.raises(ValueError, match="must name a module that Python finds"):
+            user_arms([f"{name}:L"])
+
+
 def test_a_keras_layer_may_join_by_its_module():
     arms = user_arms(["keras.layers:Dense", "use_bias=False", "keras.layers:Dense"])
     assert list(arms) == ["Dense", "Dense'"]

@@ -9,7 +9,7 @@ import pytest
 from bench import cluster
 from bench.config import Options
 from bench.executors import LocalExecutor, RunStopped, TookTooLong, WorkerDied
-from bench.node import call_here, check_node
+from bench.node import call_here, check_here
 from bench.plan import Comparison, make_plan
 from bench.rules import UsageError
 
@@ -93,7 +93,8 @@ class FakeCluster:
                 del self.running[address]
                 host = self.workers[address]["host"]
                 if not future.cancelled():
-                    future.set_result(self.refused.get(host, "") if key == "check" else key)
+                    checked = self.refused.get(host, ""), host
+                    future.set_result(checked if key == "check" else key)
         return {"id": self.id, "workers": dict(self.workers), "services": {}}
 
     def submit(self, call: Any, token: str, function: Any, item: Any, **how: Any) -> Future:
@@ -101,7 +102,7 @@ class FakeCluster:
         assert call is call_here
         if address in self.running:
             assert self.running[address][0].cancelled(), "two calls on one worker"
-        key = "check" if function is check_node else item.cell.key
+        key = "check" if function is check_here else item.cell.key
         self.calls.append((self.workers[address]["host"] if address in self.workers else "", key))
         future: Future = Future()
         if address in self.workers:
@@ -191,7 +192,7 @@ def raising(error: BaseException) -> Any:
     class Raising(FakeCluster):
         def submit(self, *args: Any, **how: Any) -> Future:
             future = super().submit(*args, **how)
-            if args[2] is not check_node:
+            if args[2] is not check_here:
                 self.running.pop(how["workers"][0], None)
                 future.set_exception(error)
             return future
@@ -225,6 +226,48 @@ def test_a_worker_that_is_not_fit_gets_nothing_and_the_user_is_told(fake):
     assert len(found) == 6
     assert {host for host, key in made.calls if key != "check"} == {"host-1"}
     assert said == ["a worker on host-0 is not used: it runs another version of fixedbias"]
+
+
+def test_what_died_once_is_not_kept_for_a_worker_that_is_not_fit(fake):
+    made, executor, _ = fake(workers=2)
+    made.refused = {"host-0": "it runs another version of fixedbias"}
+    killed = plan(3)[1].cell.key
+    made.kills = {killed}
+    calls, submit = made.calls, made.submit
+
+    def once(*args: Any, **how: Any) -> Future:
+        future = submit(*args, **how)
+        made.kills -= {key for _, key in calls[:-1]}  # it dies of it the first time
+        return future
+
+    made.submit = once
+    found = outcomes(executor, plan(3))
+    assert all(found[key] == key for key in found)
+    assert len([key for _, key in calls if key == killed]) == 2
+
+
+def test_what_a_call_raises_is_not_taken_for_the_networks(monkeypatch):
+    monkeypatch.setattr(cluster, "_LOOK", 0.0005)
+    made = raising(PermissionError("data"))()
+    monkeypatch.setattr(cluster, "Client", made)
+    (raised,) = outcomes(cluster.ClusterExecutor("tcp://127.0.0.1:1", print), plan(1)).values()
+    assert isinstance(raised, PermissionError)
+    assert len([key for _, key in made.calls if key != "check"]) == 1
+
+
+def test_workers_have_something_to_do_while_a_record_is_written(fake):
+    made, executor, _ = fake(workers=1)
+    results = executor.map(measure, plan(3), timeout=1, started=lambda item: None)
+    done, _ = next(results)
+    assert [key for _, key in made.calls] == ["check", done.cell.key, plan(3)[1].cell.key]
+
+
+def test_behind_tunnels_a_worker_s_host_is_what_it_calls_itself(fake):
+    made, executor, _ = fake(workers=0)
+    made.come("127.0.0.1")
+    outcomes(executor, plan(1))
+    executor._hosts = dict.fromkeys(executor._hosts, "a1b2c3")
+    assert [worker.host for worker in executor.workers()] == ["a1b2c3"]
 
 
 def test_the_run_stops_if_no_worker_is_fit(fake):

@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
 from bench.config import Options
-from bench.executors import LocalExecutor, WorkerDied, comparison_executor
+from bench.executors import LocalExecutor, RunStopped, WorkerDied, comparison_executor
 from bench.interrupts import Interrupted, Interrupts, catch_signals
 from bench.locks import RunIsBusy, lock_run
 from bench.plan import make_plan
@@ -53,6 +55,46 @@ def test_the_time_out_does_not_go_by_the_time_of_day(executor, monkeypatch, jump
     executor.call(time.sleep, 0.6, timeout=20)
     with pytest.raises(WorkerDied, match=r"took longer than the 0\.5 s of --timeout"):
         executor.call(time.sleep, 60, timeout=0.5)
+
+
+def test_a_call_ends_when_another_thread_closes_its_executor(tmp_path):
+    started = tmp_path / "started"
+    with LocalExecutor() as own, ThreadPoolExecutor(1) as pool:
+        own.call(os.getpid)
+        waiting = pool.submit(own.call, note_and_sleep, str(started), timeout=60)
+        while not started.exists():
+            time.sleep(0.05)
+        begin = time.monotonic()
+        own.close()
+        with pytest.raises(WorkerDied, match="by the one who started it"):
+            waiting.result()
+        assert time.monotonic() - begin < 30
+        assert started.read_text() == "x"  # it is not begun again
+        assert own.call(os.getpid)
+
+
+def note_and_sleep(path: str) -> None:
+    with open(path, "a") as file:
+        file.write("x")
+    time.sleep(600)
+
+
+def test_a_plan_is_not_burnt_where_no_worker_can_be_started(monkeypatch):
+    with LocalExecutor() as own:
+        monkeypatch.setattr(own, "_call", broken)
+        results = own.map(abs, [-1, -2], timeout=1, started=lambda item: None)
+        with pytest.raises(
+            RunStopped, match="no worker process could be started: no more processes"
+        ):
+            next(results)
+
+
+def broken(*args: object) -> None:
+    raise BrokenProcessPool("no more processes")
+
+
+def test_a_time_out_may_be_longer_than_a_lock_can_wait(executor):
+    assert executor.call(abs, -1, timeout=1e12) == 1
 
 
 def test_a_log_that_cannot_be_opened_costs_nothing(tmp_path):

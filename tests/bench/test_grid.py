@@ -10,6 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from bench import grid as driver
 from bench.machine import describe_machine
 from bench.records import read_run
 
@@ -157,6 +158,32 @@ def test_resume_measures_what_is_missing_and_nothing_else(run):
     assert kept.read_bytes() == before
     assert json.loads(gone.read_text())["status"] == "ok"
     assert again.stdout.count("rounds") == 1  # one line, for the one that was measured
+
+
+def test_interrupted_while_the_table_is_made_it_says_where_the_records_are(
+    run, monkeypatch, capsys
+):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    _, folder = run
+    monkeypatch.chdir(folder.parent.parent)
+    monkeypatch.setattr(driver, "_show", interrupted)
+    assert driver.main(["--resume", str(folder)]) == 130
+    assert f"all records are in {folder}" in capsys.readouterr().out
+
+
+def test_what_a_resumed_run_measures_on_another_machine_is_told_apart(run):
+    _, folder = run
+    header = json.loads((folder / "run.json").read_text())
+    header["machine"]["versions"]["tensorflow"] = "1.0"
+    (folder / "run.json").write_text(json.dumps(header))
+    (gone,) = (path for path in (folder / "records").iterdir() if "U8" in path.name)
+    gone.unlink()
+    again = grid("--resume", folder, cwd=folder.parent.parent)
+    assert "told apart from what was" in again.stdout
+    worker = json.loads(gone.read_text())["extra"]["worker"]
+    assert worker["machine"]["versions"]["tensorflow"] != "1.0"
 
 
 def test_resume_of_what_is_no_run_is_refused(tmp_path):

@@ -50,7 +50,6 @@ def test_seconds_per_cell_are_those_since_the_first():
 
 
 def test_the_command_writes_both_files(make_run, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     run = make_run("run", records(lambda n: 1e-8 * n))
     assert main([str(run), "--output", str(tmp_path / "g")]) == 0
     assert "units 64 to 512: 0.64 to 5.12 us per example, exponent 1.00" in capsys.readouterr().out

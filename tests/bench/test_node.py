@@ -7,7 +7,8 @@ import pytest
 
 from bench import claims
 from bench.claims import ClaimError
-from bench.node import call_here, check_node
+from bench.config import Options
+from bench.node import call_here, check_node, file_digests
 
 
 @pytest.fixture
@@ -53,6 +54,20 @@ def test_each_gpu_worker_has_one_gpu_and_its_share_of_the_cores(take, monkeypatc
         take("gpu")
 
 
+def test_a_gpu_is_claimed_by_what_it_is_and_not_by_how_it_is_called(take, monkeypatch):
+    monkeypatch.setattr(claims, "physical_cores", lambda: [[0], [1], [2], [3]])
+    monkeypatch.setattr(claims, "gpu_uuids", lambda: {"0": "GPU-a"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    first = take("gpu", 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    with pytest.raises(ClaimError, match="one of the GPUs GPU-a cannot be had"):
+        take("gpu", 1)
+    # Another job of a batch system, whose GPU is its number 0.
+    monkeypatch.setattr(claims, "gpu_uuids", lambda: {"0": "GPU-b"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert take("gpu", 1).gpu == first.gpu == "0"
+
+
 def test_a_claim_ends_with_its_process(take, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from bench.claims import claim\n"
@@ -62,7 +77,7 @@ def test_a_claim_ends_with_its_process(take, tmp_path):
     assert take("cpu").cores
 
 
-def test_a_worker_is_fit_only_with_the_same_code_and_the_same_data():
+def test_a_worker_is_fit_only_with_the_same_code_and_the_same_data(tmp_path):
     from bench.node import code_digest
     from bench.runs import find_data
 
@@ -74,6 +89,7 @@ def test_a_worker_is_fit_only_with_the_same_code_and_the_same_data():
         "task": ("images",),
         "dataset": dataset,
         "layer": (),
+        "files": {},
         "threads": 1,
         "gpu": False,
     }
@@ -83,6 +99,15 @@ def test_a_worker_is_fit_only_with_the_same_code_and_the_same_data():
     assert "its files of digits are other ones" in check_node(expected | {"dataset": other})
     assert "and --threads asks for 9999" in check_node(expected | {"threads": 9999})
     assert "no_such" in check_node(expected | {"layer": ("no_such:Layer",)})
+    mine = tmp_path / "mine.py"
+    mine.write_text("import keras\n")
+    files = file_digests(Options(layer=(f"{mine}:L",), bias=("zeros", f"file:{mine}")))
+    assert list(files) == [str(mine)]
+    assert check_node(expected | {"files": files}) == ""
+    mine.write_text("import numpy\n")
+    assert "mine.py is another one than the driver's" in check_node(expected | {"files": files})
+    mine.unlink()
+    assert "No such file" in check_node(expected | {"files": files})
 
 
 def test_a_call_outside_a_worker_is_refused():

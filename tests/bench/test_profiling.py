@@ -53,6 +53,8 @@ def test_profiles_are_read_back(tmp_path):
     found = [{"name": "MatMul", "count": 1, "seconds": 1.0}]
     write_profile(tmp_path, "cell", "fixed", found)
     assert read_profiles(tmp_path) == {"cell": {"dense": [], "fixed": found}}
+    (tmp_path / "profiles" / "cut.json").write_text('{"dense": [')  # a full disk, a kill
+    assert read_profiles(tmp_path) == {"cell": {"dense": [], "fixed": found}}
 
 
 def test_profile_without_its_package_says_what_to_install(monkeypatch):

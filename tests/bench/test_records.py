@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import math
 import pickle
 import re
 import tempfile
@@ -169,6 +170,34 @@ def test_what_is_no_record_is_reported_and_left(run: Path) -> None:
         left = (run / f"records/{name}.json").read_bytes()
         assert left == text.encode(errors="surrogateescape")
     assert (records.load(run)["status"] == "unreadable").sum() == len(problems)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ({"arms": {"a": {"samples": [0.0]}}, "order": [["a"]]}, "no times"),
+        ({"arms": {"a": {"samples": [math.nan]}}, "order": [["a"]]}, "no times"),
+        ({"arms": {"a": {"histories": [{"loss": [1.0]}]}}, "order": []}, "without loss or seconds"),
+        ({"arms": {"a": {"histories": [3]}}, "order": []}, "malformed"),
+        ({"extra": {"builds": [0, 5, 5]}}, "do not follow each other"),
+        ({"extra": {"builds": ["x"]}}, "do not follow each other"),
+        ({"extra": {"builds": 3}}, "malformed"),
+    ],
+)
+def test_what_is_wrong_inside_costs_itself_and_not_the_run(run: Path, what: dict, why: str) -> None:
+    good, bad = record(key="good"), record(key="bad", **what)
+    records.write_run(run, header("good", "bad"))
+    for one in (good, bad):
+        records.write_record(run, one)
+    _, found, problems = records.read_run(run)
+    assert [one.key for one in found] == ["good"]
+    assert [problem.path.stem for problem in problems] == ["bad"]
+    assert why in problems[0].reason
+
+
+def test_a_plan_names_files() -> None:
+    with pytest.raises(ValueError, match="key cannot name a file"):
+        header("../../elsewhere")
 
 
 def test_a_run_without_a_good_header_is_refused(run: Path) -> None:

@@ -62,12 +62,25 @@ def test_more_cells_make_the_same_evidence_weaker():
             "the loss was not finite",
         ),
         ({"accuracies": [0.098], "histories": []}, "learnt nothing"),
+        ({"accuracies": [0.098, 0.97, 0.1], "histories": []}, "learnt nothing with 2 of 3 seeds"),
+        ({"histories": [{"loss": [2.0, 1.0, 21.0], "seconds": [1] * 3}]}, "the loss exploded"),
         ({"accuracies": [1.0], "histories": []}, "suspiciously accurate"),
     ],
 )
 def test_what_cannot_be_believed_is_flagged(arm, flag):
     row = rows(make_record(bad=arm))[64, "bad"]
     assert flag in row.flags
+
+
+def test_a_loss_that_explodes_in_its_first_epoch_is_held_against_the_reference():
+    fine = {"histories": [{"loss": [2.0], "seconds": [1]}], "accuracies": [0.9]}
+    wild = {"histories": [{"loss": [1e20], "seconds": [1]}], "accuracies": [0.9]}
+    record = make_record(x=1.0)
+    record.arms["dense"] |= fine
+    record.arms["x"] |= wild
+    row = rows(record)[64, "x"]
+    assert "the loss exploded" in row.flags
+    assert row.verdict is Verdict.CANT_TELL
 
 
 def test_a_verdict_needs_training_that_worked():

@@ -22,9 +22,9 @@ ARMS = {
         "samples": [2e-6, 4e-6, 3e-6],
         "compile_seconds": 1.5,
         "accuracies": [0.9, 0.8],
-        "histories": [{"loss": [0.5]}],
+        "histories": [{"loss": [0.5], "seconds": [1.0]}],
     },
-    "fixed": {"samples": [1e-6, math.nan, 3e-6], "parameters": 101_770},
+    "fixed": {"samples": [1e-6, 2e-6, 3e-6], "parameters": 101_770, "compile_seconds": math.nan},
 }
 ORDER = [["dense", "fixed"], ["fixed", "dense"], ["dense", "fixed"]]
 

@@ -219,6 +219,8 @@ CONTRADICTIONS = {
     "--device cpu --precision tf32": "--precision tf32 is for GPUs",
     "--device all --precision float32 tf32": "--precision tf32 is for GPUs",
     "--data nonsense": "--data: A dataset must be",
+    "--halfwidth 1e-200": "--halfwidth must be at least 1e-06",
+    "--units 1" + "0" * 160: "--units must be below 2\\^63",
 }
 
 
@@ -243,6 +245,37 @@ def test_one_may_insist(monkeypatch):
     with pytest.raises(UsageError, match="insist"):
         parse(["--layers", "2"])
     assert parse(["--layers", "2", "--force"]).force
+    assert parse(["--resume", "x", "--force"]).force
+    with pytest.raises(UsageError, match="insist"):
+        restore({"layers": [2]}, "--resume x")
+    assert restore({"layers": [2]}, "--resume x", force=True).force
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("option", ["--units", "--layers"])
+def test_what_others_are_to_hold_is_checked_at_once(option):
+    pytest.importorskip("distributed")
+    assert parse(["--cluster", "tcp://127.0.0.1:1", option, str(10**12)])
+
+
+def test_files_that_were_read_do_not_count_as_used(monkeypatch, tmp_path):
+    files = {
+        "/proc/self/cgroup": ["0::/box"],
+        "/sys/fs/cgroup/box/memory.max": ["4000"],
+        "/sys/fs/cgroup/box/memory.current": ["3900"],
+        "/sys/fs/cgroup/box/memory.stat": ["anon 900", "file 3000", "inactive_file 2900"],
+    }
+    monkeypatch.setattr(memory, "_lines", lambda file: files.get(str(file), []))
+    assert free_bytes("cpu") == 3000
+    old = {
+        "/proc/self/cgroup": ["5:memory:/box"],
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes": ["4000"],
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes": ["3900"],
+        "/sys/fs/cgroup/memory/memory.stat": ["inactive_file 1", "total_inactive_file 2900"],
+    }
+    files.clear()
+    files.update(old)
+    assert free_bytes("cpu") == 3000
 
 
 def test_a_gpu_and_its_host_must_each_hold_their_part(monkeypatch):

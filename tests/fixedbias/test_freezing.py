@@ -16,6 +16,7 @@ OPTIMIZERS: dict[str, Callable] = {
     "adam": lambda: keras.optimizers.Adam(0.05),
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
     "adamw": lambda: keras.optimizers.AdamW(0.05, weight_decay=0.1),
+    "average": lambda: keras.optimizers.Adam(0.05, use_ema=True),
 }
 
 
@@ -48,6 +49,22 @@ def test_the_bias_moves_for_k_epochs_and_never_after(fit: Callable, optimizer: C
     train(network(optimizer=optimizer), fit, 5, FreezeAfter(2), biases)
     moved = [not np.array_equal(a, b) for a, b in zip(biases.seen, biases.seen[1:], strict=False)]
     assert moved == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("fit", [keras.Model.fit, fit_compiled])
+def test_an_average_of_the_weights_leaves_what_is_fixed(fit: Callable) -> None:
+    model = network(optimizer=OPTIMIZERS["average"])
+    before = [model.get_layer(f"hidden_{t}").bias.numpy() for t in range(2)]
+    train(model, fit, 2, FreezeAfter(0))
+    for t, bias in enumerate(before):
+        np.testing.assert_array_equal(model.get_layer(f"hidden_{t}").bias.numpy(), bias)
+
+
+def test_it_may_be_built_with_low_rank_weights() -> None:
+    layer = FreezableDense(4, bias=0.5, lora_rank=2)
+    layer.build((None, 3))
+    layer.fix()
+    np.testing.assert_array_equal(layer(np.zeros((1, 3))).numpy(), np.full((1, 4), 0.5))
 
 
 @pytest.mark.parametrize("fit", [keras.Model.fit, fit_compiled])

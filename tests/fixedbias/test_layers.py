@@ -144,6 +144,10 @@ def test_a_new_activation_is_used_at_once(jit_compile: bool) -> None:
     layer.activation = keras.activations.linear
     close(layer(x)[0], np.array(BIAS) - 3)
     close(tf.function(layer)(x)[0], np.array(BIAS) - 3)
+    layer.activation = "relu"
+    assert (layer(x).numpy() == 0).all()
+    layer.activation = None  # as Keras has it: none
+    close(layer(x)[0], np.array(BIAS) - 3)
 
 
 def test_an_activation_may_be_a_layer_with_weights() -> None:

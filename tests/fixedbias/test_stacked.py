@@ -70,6 +70,8 @@ def test_on_a_cpu_they_are_trained_one_after_the_other(monkeypatch: Any) -> None
 
 REFUSED = {
     "clipping": (keras.optimizers.Adam(global_clipnorm=1.0), "Adam with global_clipnorm=1.0"),
+    "scaled loss": (keras.optimizers.SGD(loss_scale_factor=128.0), "loss_scale_factor=128.0"),
+    "average": (keras.optimizers.Adam(use_ema=True), "use_ema=True"),
     "layer-wise": (keras.optimizers.Lamb(), "Received: Lamb"),
     "loss scale": (
         keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
@@ -112,3 +114,41 @@ def test_memory_is_estimated_before_anything_is_compiled() -> None:
     assert stacked_bytes(model, 1, 16) > 4 * 3 * 4 * model.count_params() // 4
     with pytest.raises(ValueError, match="stack fewer models"):
         fit_stacked([model], X, Y, seeds=[0], stacked=True, memory_limit=1000)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (keras.optimizers.Adam(1e-2), keras.optimizers.Adam(1e-4)),
+        (keras.optimizers.SGD(1e-2), keras.optimizers.SGD(1e-2, momentum=0.5)),
+    ],
+)
+def test_optimizers_of_different_settings_are_refused(first: Any, second: Any) -> None:
+    models = [make(0, first), make(1, second)]
+    with pytest.raises(ValueError, match="the same settings"):
+        fit_stacked(models, X, Y, seeds=[0, 1], stacked=True)
+
+
+def test_models_trained_unequally_far_are_refused() -> None:
+    models = [make(0), make(1)]
+    fit_compiled(models[1], X, Y, 16, 1, 0)
+    with pytest.raises(ValueError, match="trained equally far"):
+        fit_stacked(models, X, Y, seeds=[0, 1], stacked=True)
+
+
+def test_labels_in_a_column_and_a_single_output_are_refused() -> None:
+    with pytest.raises(ValueError, match="one for each example"):
+        fit_stacked([make(0)], X, Y[:, None], seeds=[0], stacked=True)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    with pytest.raises(ValueError, match="of two classes or more"):
+        fit_stacked([model], np.ones((8, 4), "float32"), Y[:8], seeds=[0], stacked=True)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_x_and_y_must_be_of_one_length_whichever_way_it_trains(held_out: bool) -> None:
+    short = X, Y[:-1]
+    data, validation = ((X, Y), short) if held_out else (short, None)
+    for stacked in (False, True):
+        with pytest.raises(ValueError, match="49"):
+            fit_stacked([make(0)], *data, seeds=[0], validation_data=validation, stacked=stacked)

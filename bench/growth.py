@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,8 @@ class Curve:
         axis: One of `AXES`, or `cells`.
         fixed: The other axes.
         points: Value on the axis and microseconds per example (for `cells`: how many are done, and
-            seconds per cell until then), in order of the value.
+            seconds per cell until then beside those that measuring them took), in order of the
+            value.
     """
 
     axis: str
@@ -81,7 +83,11 @@ def curves(runs: Sequence[Sequence[Record]], arm: str = REFERENCE) -> list[Curve
                 times = found[axis, fixed].setdefault(float(value), [])
                 times.append(1e6 * statistics.median(samples))
     lines = [
-        Curve(axis, json.loads(fixed), [(x, statistics.median(y)) for x, y in sorted(at.items())])
+        Curve(
+            axis,
+            json.loads(fixed),
+            [(x, statistics.median(y)) for x, y in sorted(at.items())],
+        )
         for (axis, fixed), at in found.items()
         if len(at) > 1
     ]
@@ -98,24 +104,44 @@ def _cells(run: Sequence[Record]) -> list[tuple[float, float]]:
 
     done = sorted((r for r in run if r.started and r.ended), key=lambda record: record.ended)
     begin = min((moment(record.started) for record in done), default=0.0)
-    return [(float(n), (moment(r.ended) - begin) / n) for n, r in enumerate(done, 1)]
+    # Cells differ in size: what each took by itself is no matter of how many there are.
+    measuring = accumulate(r.extra.get("seconds", 0.0) for r in done)
+    return [
+        (float(n), (moment(r.ended) - begin - own) / n)
+        for n, (r, own) in enumerate(zip(done, measuring, strict=True), 1)
+    ]
 
 
 def draw(lines: Sequence[Curve], path: Path) -> None:
     """Draws a panel per axis, both scales logarithmic; one line per curve."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes = [axis for axis in (*AXES, "cells") if any(line.axis == axis for line in lines)]
     figure = Figure(figsize=(3.4 * len(axes), 3.4), layout="constrained")
     panels = figure.subplots(1, len(axes), squeeze=False)[0]
     for panel, axis in zip(panels, axes, strict=True):
-        for line in lines:
-            if line.axis == axis:
-                panel.plot(*zip(*line.points, strict=True), marker="o", markersize=3, linewidth=1)
-        panel.set_xscale("log", base=10 if axis == "examples" else 2)
+        own = [line for line in lines if line.axis == axis]
+        for line in own:
+            panel.plot(*zip(*line.points, strict=True), marker="o", markersize=3, linewidth=1)
+        panel.set_xscale("log")
         panel.set_yscale("log")
+        xs, ys = ([point[k] for line in own for point in line.points] for k in (0, 1))
+        shown = sorted(set(xs))
+        panel.set_xticks(shown[:: -(-len(shown) // 6)], minor=False)
+        panel.set_xticks([], minor=True)
+        # A decade at least, so that what is flat looks flat.
+        middle, room = (
+            math.sqrt(min(ys) * max(ys)),
+            max(math.sqrt(10), math.sqrt(max(ys) / min(ys))),
+        )
+        panel.set_ylim(middle / room / 1.2, middle * room * 1.2)
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        for scale in (panel.xaxis, panel.yaxis):
+            scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         panel.set_xlabel(axis.replace("_", " "))
-        panel.set_ylabel("s per cell so far" if axis == "cells" else "µs per example")
+        panel.set_ylabel("s per cell beside measuring" if axis == "cells" else "µs per example")
         panel.grid(True, which="major", linewidth=0.4)
     figure.savefig(path, dpi=120)
 
@@ -166,7 +192,7 @@ def _machine(run: Run, record: Record) -> str:
 def _text(line: Curve) -> str:
     (x0, y0), (x1, y1) = line.points[0], line.points[-1]
     if line.axis == "cells":
-        return f"cells {x0:g} to {x1:g}: {y0:.1f} to {y1:.1f} s per cell"
+        return f"cells {x0:g} to {x1:g}: {y0:.1f} to {y1:.1f} s per cell beside measuring"
     shown = [f"{k}={v}" for k, v in line.fixed.items() if k in AXES]
     return (
         f"{line.axis.replace('_', ' ')} {x0:g} to {x1:g}: {y0:.2f} to {y1:.2f} us per example, "

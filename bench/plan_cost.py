@@ -109,7 +109,9 @@ def _premises(
         f"{conditions.spread:.0%}, {conditions.stragglers:.1%} take {conditions.slowdown:g} times "
         f"as long, a worker fails {conditions.failures:g} times an hour"
     )
-    lines = [source, chance]
+    cores = evidence.run.machine["cpu"]["usable_cores"]
+    alike = f"a worker is as this machine is, with {cores} core{'s' * (cores > 1)} of its own"
+    lines = [source, alike, chance]
     if prediction.beyond > 2:
         lines.append(
             f"the largest network is {prediction.beyond:.1f} times the largest recorded one: its "

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,3 +156,21 @@ def test_writing_needs_no_tensorflow(make_run):
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)
     assert json.loads((folder / "run.json").read_text())["plan"]
+
+
+def test_names_from_elsewhere_stay_within_the_folder_of_the_run(make_run, tmp_path):
+    outside = tmp_path / "outside" / "events.out.tfevents.0"
+    outside.parent.mkdir()
+    outside.write_bytes(b"mine")
+    names = [f"{outside.parent}", "../../outside", "..", "a\\b"]
+    record = trained(**dict.fromkeys(names, 1.0))
+    folder = make_run("run", [record])
+    run, records, _ = read_run(folder)
+    # And a record of a comparison that the plan does not have.
+    write_board(folder, replace(run, plan=["other"]), records, summarise(records, margin=0.02))
+    assert outside.read_bytes() == b"mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"outside", "run"}
+    written = {path.parent for path in tmp_path.glob("**/events.out.tfevents.*")}
+    own = {path for path in written if path != outside.parent}
+    assert len(own) == len(names) + 1  # and the reference
+    assert all(path.parent == folder / "board" / record.key for path in own)

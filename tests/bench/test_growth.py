@@ -40,13 +40,18 @@ def test_runs_of_other_sizes_make_the_examples_axis():
     assert [c.exponent for c in found] == pytest.approx([0.1505] * 3, abs=1e-4)
 
 
-def test_seconds_per_cell_are_those_since_the_first():
+def test_seconds_per_cell_are_those_since_the_first_without_those_of_measuring():
     made = [
-        replace(r, started=f"2030-01-01T00:00:0{n}Z", ended=f"2030-01-01T00:00:0{n + 1}Z")
+        replace(
+            r,
+            started=f"2030-01-01T00:00:0{n}Z",
+            ended=f"2030-01-01T00:00:0{n + 1}Z",
+            extra=r.extra | {"seconds": 0.75 - 0.25 * n},
+        )
         for n, r in enumerate(records(lambda n: 1e-6))
     ]
     (cells,) = [c for c in curves([made]) if c.axis == "cells"]
-    assert cells.points == [(1, 1), (2, 1), (3, 1)]
+    assert cells.points == [(1, 0.25), (2, 0.375), (3, 0.5)]
 
 
 def test_the_command_writes_both_files(make_run, tmp_path, capsys):

@@ -132,6 +132,14 @@ class ClusterExecutor:
         waiting = [Task(item) for item in items]
         workers: list[Worker] = []
         looked, idle = 0.0, False
+
+        def give() -> None:
+            """Gives all workers that are free something to do."""
+            fit = [worker for worker in workers if not self._checked.get(worker.name)]
+            for worker in fit:
+                if worker.ready and worker.name not in self._busy:
+                    self._give(worker, fit, waiting, function, timeout, started)
+
         while waiting or any(busy.task for busy in self._busy.values()):
             if time.monotonic() - looked > _LOOK:
                 looked = time.monotonic()
@@ -149,30 +157,16 @@ class ClusterExecutor:
                 if bool(missing) > idle:
                     self._say(f"waiting for workers that offer {' and '.join(sorted(missing))}")
                 idle = bool(missing)
-            self._give_all(workers, waiting, function, timeout, started)
+            give()
             with suppress(queue.Empty):
                 name = self._events.get(timeout=_LOOK)
                 finished, outcome = self._collect(name)
                 if finished is not None and outcome is not None:
                     # Whoever was given something works while the record of this is written.
-                    self._give_all(workers, waiting, function, timeout, started)
+                    give()
                     yield finished.comparison, outcome
                 elif finished is not None:
                     waiting.insert(0, finished)
-
-    def _give_all(
-        self,
-        workers: list[Worker],
-        waiting: list[Task],
-        function: Callable[..., Any],
-        timeout: float,
-        started: Callable[[Comparison], None],
-    ) -> None:
-        """Gives all workers that are free something to do."""
-        fit = [worker for worker in workers if not self._checked.get(worker.name)]
-        for worker in fit:
-            if worker.ready and worker.name not in self._busy:
-                self._give(worker, fit, waiting, function, timeout, started)
 
     def _give(
         self,

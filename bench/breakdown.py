@@ -48,6 +48,7 @@ def breakdown(records: Sequence[Record], wall: float) -> dict[str, float]:
 def breakdown_line(records: Sequence[Record], wall: float) -> str:
     """The same in one line, and the share that is neither training nor timing."""
     found = breakdown(records, wall)
-    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.items())
+    # What is short is not nothing.
+    parts = ", ".join(f"{k} {s:.1f}" if s >= 1 else f"{k} {s:.2g}" for k, s in found.items())
     overhead = 1 - (found["training"] + found["timing"]) / wall
     return f"{wall:.1f} s: {parts}; neither training nor timing: {overhead:.0%}"

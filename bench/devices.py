@@ -1,6 +1,6 @@
 """Which devices to measure on."""
 
-from bench.executors import LocalExecutor, RunStopped, WorkerDied
+from bench.executors import LocalExecutor, WorkerDied
 from bench.machine import describe_machine
 from bench.rules import UsageError
 from bench.worker import list_gpus
@@ -42,7 +42,7 @@ def _gpus() -> list[str]:
     try:
         with LocalExecutor() as executor:
             return [f"gpu:{n}" for n in range(len(executor.call(list_gpus)))]
-    except (WorkerDied, RunStopped) as error:
+    except WorkerDied as error:
         raise UsageError(
             f"TensorFlow could not be asked for GPUs: {error}; measure with --device cpu, or see "
             "what python -m bench.doctor finds."

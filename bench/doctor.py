@@ -131,7 +131,7 @@ class _Child:
         except Exception as error:  # whatever it was, it is a finding
             name = type(error).__name__
             found["error"] = (
-                str(error) if name in ("WorkerDied", "RunStopped") else f"{name}: {error}"
+                str(error) if name in ("WorkerDied", "NoWorker") else f"{name}: {error}"
             )
         found["said"] = self._log.read_bytes()[before:].decode(errors="replace")
         return found

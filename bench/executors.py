@@ -29,6 +29,10 @@ class TookTooLong(WorkerDied):
     """It was ended because its time was up."""
 
 
+class NoWorker(WorkerDied):
+    """None could be started."""
+
+
 class RunStopped(Exception):
     """Nothing more can be measured; what is left is for another time. Its text says why."""
 
@@ -88,7 +92,7 @@ class LocalExecutor:
         Raises:
             WorkerDied: The worker was killed, crashed, ended itself, was ended by `close` in
                 another thread, or ran longer than `timeout` seconds (`TookTooLong`).
-            RunStopped: No worker could be started.
+            NoWorker: None could be started.
         """
         try:
             return self._call(function, args, timeout)
@@ -99,7 +103,7 @@ class LocalExecutor:
         except BrokenProcessPool as error:
             self.close()
             why = str(error) or "it ended before it was given anything to do"
-            raise RunStopped(f"no worker process could be started: {why}") from None
+            raise NoWorker(f"no worker process could be started: {why}") from None
 
     def map(
         self,
@@ -115,8 +119,8 @@ class LocalExecutor:
             future: Future = Future()
             try:
                 future.set_result(self.call(function, item, timeout=timeout))
-            except RunStopped:  # no fault of the item's, and the next would fare no better
-                raise
+            except NoWorker as error:  # no fault of the item's, and the next would fare no better
+                raise RunStopped(str(error)) from None
             except Exception as error:
                 future.set_exception(error)
             yield item, future

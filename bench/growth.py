@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import tyro
 
 from bench.arms import REFERENCE
-from bench.places import likeness
-from bench.records import BadRecord, Record, Run, read_run
+from bench.places import kind_of
+from bench.records import BadRecord, Record, read_run
 from bench.rules import UsageError, usage_error
 
 AXES = ("units", "layers", "batch_size", "examples")
@@ -181,12 +181,7 @@ def _read(folder: Path) -> list[Record]:
         run, records, _ = read_run(folder)
     except (BadRecord, OSError) as error:
         raise UsageError(f"growth reads the folders of runs: {error}.") from None
-    return [replace(r, cell=r.cell | {"machine": _machine(run, r)}) for r in records]
-
-
-def _machine(run: Run, record: Record) -> str:
-    worker = record.extra.get("worker")
-    return likeness(worker["machine"] if worker else run.machine, worker)
+    return [replace(r, cell=r.cell | {"machine": kind_of(run, r)[0]}) for r in records]
 
 
 def _text(line: Curve) -> str:

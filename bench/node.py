@@ -197,18 +197,13 @@ def call_here(driver: str, function: Callable[..., Any], *args: Any, timeout: fl
 
     Raises:
         RuntimeError: The worker was started without the preload.
-        WorkerDied: As `LocalExecutor.call` does, and if no process could be started here.
-        Exception: What the function raised.
+        Exception: As `LocalExecutor.call` does.
     """
-    from bench.executors import RunStopped, WorkerDied
-
     if _node is None:
         raise RuntimeError("it was started without --preload bench.node")
     _node.busy_for = driver
     try:
         return _node.executor.call(function, *args, timeout=timeout)
-    except RunStopped as error:  # of this worker it is the end, not of the run
-        raise WorkerDied(str(error)) from None
     finally:
         _node.busy_for = ""
 

@@ -38,6 +38,13 @@ def likeness(machine: dict[str, Any], worker: dict[str, Any] | None = None) -> s
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def kind_of(run: Run, record: Record) -> tuple[str, dict[str, Any]]:
+    """The likeness of the machine that a record was made on, and that machine."""
+    worker = record.extra.get("worker")
+    machine = worker["machine"] if worker else run.machine
+    return likeness(machine, worker), machine
+
+
 def told_apart(run: Run, records: Sequence[Record]) -> tuple[Run, list[Record]]:
     """A run and its records, for those who show them: unlike machines told apart by a letter.
 
@@ -51,8 +58,7 @@ def told_apart(run: Run, records: Sequence[Record]) -> tuple[Run, list[Record]]:
         worker = record.extra.get("worker")
         if worker is None and record.status == "failed" and not record.arms:
             continue  # nothing was measured, so it is of no machine
-        machine = worker["machine"] if worker else run.machine
-        kind = likeness(machine, worker)
+        kind, machine = kind_of(run, record)
         kinds.setdefault(kind, machine)
         members.setdefault(kind, []).append(record)
     if not any("worker" in record.extra for record in records):

@@ -21,7 +21,7 @@ from bench.costs import (
     read_evidence,
 )
 from bench.executors import COMPARISONS_PER_WORKER
-from bench.rules import UsageError
+from bench.rules import UsageError, words
 from bench.simulation import Conditions, Outcome, trials
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def print_cost(options: Options) -> int:
     if evidence is None:
         evidence = _calibrate(replace(options, data=located.name), console)
         if unknown := missing(evidence, plan):
-            kind = _words(min(unknown, key=str))
+            kind = words(min(unknown, key=str))
             raise UsageError(
                 f"--plan-cost could not calibrate: nothing of {kind} could be measured; "
                 f"python -m bench.report {evidence.folder} says why."
@@ -195,10 +195,6 @@ def _calibrate(options: Options, console: "Console") -> Evidence:
             f"--plan-cost could not calibrate: {' '.join(last)}; run the driver on one cell to see."
         )
     return found
-
-
-def _words(kind: tuple) -> str:
-    return ", ".join(str(part) for part in kind)
 
 
 def _finished(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.executors import LocalExecutor, RunStopped, WorkerDied
+from bench.executors import LocalExecutor, WorkerDied
 from bench.peers.registry import Network, Peer, Spec
 
 # What an epoch has at first, and at least: so many examples, in so many steps.
@@ -131,7 +131,7 @@ class RemotePeer:
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return self._executor.call(function, *arguments, timeout=self._timeout)
-        except (WorkerDied, RunStopped) as error:
+        except WorkerDied as error:
             raise PeerFailed(self.name, str(error)) from None
         except Exception as error:  # whatever it was, it costs this peer and no other
             raise PeerFailed(self.name, f"{type(error).__name__}: {error}") from None

@@ -146,6 +146,14 @@ class Site:
                         found.append(child)
         return found
 
+    def kill_all(self, process: subprocess.Popen) -> None:
+        below = self.below(process)
+        process.kill()
+        for child in below:
+            with suppress(psutil.Error):
+                child.kill()
+        process.wait()
+
     def kill_worker(self, rng: random.Random) -> bool:
         """Kills a worker of Dask's, or now and then the child that measures for it."""
         what = rng.choice(["dask_worker", "dask_worker", "spawn_main"])
@@ -157,13 +165,7 @@ class Site:
     def kill_node(self, rng: random.Random) -> bool:
         """Kills all of a node's processes at once; another takes its place a moment later."""
         number = rng.choice(list(self.nodes))
-        node = self.nodes[number]
-        below = self.below(node)
-        node.kill()
-        for process in below:
-            with suppress(psutil.Error):
-                process.kill()
-        node.wait()
+        self.kill_all(self.nodes[number])
         time.sleep(rng.uniform(0, 3))
         self.nodes[number] = self.start_node(number)
         return True
@@ -186,12 +188,7 @@ class Site:
 
     def stop(self) -> None:
         for process in [*self.nodes.values(), self.scheduler]:
-            below = self.below(process)
-            process.kill()
-            for child in below:
-                with suppress(psutil.Error):
-                    child.kill()
-            process.wait()
+            self.kill_all(process)
 
     def log(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))

@@ -1,5 +1,6 @@
 """What trainings by whole epochs share: arguments checked as `fit` would, and the loop."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,18 @@ def run_epochs(
 
     Returns:
         The `History`.
+
+    Raises:
+        ValueError: `keras.config` limits the steps of an epoch.
     """
+    if keras.config.max_steps_per_epoch():
+        raise ValueError(
+            "Training by epochs takes whole epochs: use `model.fit`, or fewer examples. Received: "
+            f"`keras.config.max_steps_per_epoch()` of {keras.config.max_steps_per_epoch()}"
+        )
+    if (limit := keras.config.max_epochs()) and limit < epochs:
+        warnings.warn(f"Limiting epochs to {limit}", stacklevel=3)
+        epochs = limit
     rng = np.random.default_rng(np.random.randint(2**32, dtype="uint64") if seed is None else seed)
     order = np.arange(examples, dtype="int32")
 
@@ -63,7 +75,9 @@ def run_epochs(
         callback_list.on_epoch_begin(epoch)
         if shuffle:
             order = rng.permutation(order)
-        logs = python_logs(train(order))
+        # Stopped already: `fit` looks when it has trained a batch, or as many as it does at once.
+        most = batch_size * model.steps_per_execution if model.stop_training else examples
+        logs = python_logs(train(order[:most]))
         if test is not None and _validates(epoch, validation_freq):
             callback_list.on_test_begin()
             found = python_logs(test())
@@ -80,7 +94,7 @@ def run_epochs(
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Refuses callbacks that act at batches.
+    """Refuses callbacks that act at batches, or speak to `fit` alone.
 
     Raises:
         ValueError: One does.
@@ -88,6 +102,11 @@ def check_callbacks(callbacks: Any) -> None:
     for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
         if callback is None:
             continue
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "`BackupAndRestore` tells `model.fit` alone with which epoch to go on: use "
+                "`ModelCheckpoint`, and `initial_epoch` after loading. Received: BackupAndRestore"
+            )
         idle = _idle_at_batches(callback)
         for hook in _BATCH_HOOKS:
             if getattr(getattr(callback, hook), "__func__", None) is not getattr(idle, hook):
@@ -96,6 +115,20 @@ def check_callbacks(callbacks: Any) -> None:
                     f"`model.fit` for this one, or move its `{hook}` to the end of the epoch. "
                     f"Received: {type(callback).__name__}"
                 )
+
+
+def check_steps(model: keras.Model, function: str) -> None:
+    """Refuses a model with a step of its own, where Keras's are what is trained by.
+
+    Raises:
+        ValueError: It has one.
+    """
+    for name in ("train_step", "test_step", "compute_metrics"):
+        if getattr(getattr(model, name), "__func__", None) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"`{function}` trains by Keras's own `{name}`. Received: a model of class "
+                f"{type(model).__name__}, which has another"
+            )
 
 
 def _idle_at_batches(callback: keras.callbacks.Callback) -> type:

@@ -27,7 +27,7 @@ class FreezableDense(keras.layers.Dense):
         units: Positive integer, the size of the output.
         bias: What the bias starts from; as for `FixedBiasDense`.
         **kwargs: As for `keras.layers.Dense`, but for `use_bias`, `bias_initializer` and
-            `bias_constraint`.
+            `bias_constraint`. It cannot be quantized: Keras's `Dense` can, its subclasses cannot.
 
     Raises:
         ValueError: As for `FixedBiasDense`, or one of these three is given.
@@ -137,9 +137,24 @@ class FreezeAfter(keras.callbacks.Callback):
             layer.hold()
 
 
-def _freezable(model: Any) -> Iterator[FreezableDense]:
-    for layer in model.layers:
+def _freezable(model: keras.Model) -> Iterator[FreezableDense]:
+    """In the model, however deep: a layer has those of its own in attributes, lists and dicts."""
+    waiting, seen = [model], {id(model)}
+    while waiting:
+        layer = waiting.pop()
         if isinstance(layer, FreezableDense):
             yield layer
-        elif hasattr(layer, "layers"):
-            yield from _freezable(layer)
+        for part in _layers_in(vars(layer)):
+            if id(part) not in seen:
+                seen.add(id(part))
+                waiting.append(part)
+
+
+def _layers_in(value: Any) -> Iterator[keras.layers.Layer]:
+    if isinstance(value, keras.layers.Layer):
+        yield value
+    elif isinstance(value, dict):
+        yield from _layers_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _layers_in(inner)

@@ -43,8 +43,8 @@ def mlp(
         activation: Activation of the hidden layers.
         input_shape: Shape of one example.
         classes: Units of the output layer.
-        rescale: Factor on the input, done by the network itself: with `1 / 255` it takes
-            images as uint8, which is a quarter of the memory of float32.
+        rescale: Factor on the input, done by the network itself: with `1 / 255` images may
+            stay uint8, which is a quarter of the memory of float32.
         seed: Makes the kernels reproducible: kernel t depends on `seed`, t and its shape
             alone, so networks that differ in their biases or in `hidden` start alike.
         layer_norm: Whether a `keras.layers.LayerNormalization` follows every hidden layer. It
@@ -83,7 +83,7 @@ def mlp(
         # 1,000,003 is prime and larger than any depth: no two (seed, t) of use collide.
         return keras.initializers.GlorotUniform(None if seed is None else int(seed) * 1_000_003 + t)
 
-    inputs = keras.Input(input_shape, dtype=None if rescale is None else "uint8")
+    inputs = keras.Input(input_shape)
     x: Any = inputs if rescale is None else keras.layers.Rescaling(rescale)(inputs)
     x = keras.layers.Flatten()(x)
     for t, bias in enumerate(per_layer):

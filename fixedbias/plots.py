@@ -234,6 +234,12 @@ def _trainings(history: Any) -> dict[str, list[dict[str, list[float]]]]:
         arrays = [np.asarray(v) for v in values.values()]
         # A list of histories has rank 1 too, but it holds no numbers.
         flat = all(a.ndim == 1 and a.size and a.dtype.kind in "fiub" for a in arrays)
+        if flat and len({a.size for a in arrays}) > 1:
+            raise ValueError(
+                "`history` must have a number for every epoch: with another `validation_freq` than "
+                "1 none tells which epochs were validated. Received: lists of "
+                f"{', '.join(f'{len(v)} ({name})' for name, v in values.items())}"
+            )
         return {name: [float(x) for x in v] for name, v in values.items()} if flat else None
 
     if (alone := single(history)) is not None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from fixedbias.arguments import positive
 from fixedbias.epochs import build_optimizer, count_examples, device_data, map_arrays
-from fixedbias.fitting import as_arrays, check_callbacks, pack, run_epochs
+from fixedbias.fitting import as_arrays, check_callbacks, check_steps, pack, run_epochs
 
 _Nest = Any
 _Shares = tuple[Any, int, Any, int]
@@ -37,7 +37,9 @@ def fit_replicated(
     gradients are summed. The batches are those of `fit_compiled` with the same seed, and so are the
     numbers, but for the order in which floats are added. Where the devices cannot share a batch
     evenly, the last one of an epoch for one, they count by their examples (Keras's own `fit` counts
-    them alike, which gives other numbers).
+    them alike, which gives other numbers). Layers that look at a whole batch or draw at random see
+    a device's part of it: `BatchNormalization` has the numbers of one device only with
+    `synchronized=True`, and `Dropout` drops others.
 
     XLA compiles the forward and backward pass of every device. Summing gradients and updating
     weights stay outside, as does the loop over the steps: TensorFlow's XLA refuses both with
@@ -282,12 +284,7 @@ def _check_model(model: keras.Model, strategy: Any, batch_size: int, seed: int |
             "`fit_replicated` cannot run a model eagerly: compile it with `run_eagerly=False`. "
             "Received: run_eagerly=True"
         )
-    for name in ("train_step", "test_step", "compute_metrics"):
-        if getattr(getattr(model, name), "__func__", None) is not getattr(keras.Model, name):
-            raise ValueError(
-                f"`fit_replicated` trains by Keras's own `{name}`. Received: a model of class "
-                f"{type(model).__name__}, which has another"
-            )
+    check_steps(model, "fit_replicated")
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
         if (value := getattr(inner, name, None)) is not None:

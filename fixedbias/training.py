@@ -81,7 +81,8 @@ def fit_compiled(
     Raises:
         ValueError: The model is not compiled, runs eagerly or is distributed; the data is
             not arrays, is empty, or its parts differ in length; an argument is out of
-            range; or a callback acts at batches, which the host never sees.
+            range; a callback acts at batches, which the host never sees; or `keras.config`
+            limits the steps of an epoch.
 
     Example:
 
@@ -154,8 +155,11 @@ def epoch_program(model: keras.Model, data: Any, jit_compile: bool = True) -> Ep
 
 
 def _identity(model: keras.Model, jit_compile: bool) -> list:
-    """Tells whether `compile` was called: it makes a new loss tracker every time."""
-    parts = [model.optimizer, *model.metrics]
+    """Tells whether `compile` was called: it makes a new loss tracker every time.
+
+    A model may have a `metrics` of its own that leaves the tracker out; Keras's has it.
+    """
+    parts = [model.optimizer, *keras.Model.metrics.fget(model), *model.metrics]
     return [jit_compile, *(weakref.ref(part) for part in parts if part is not None)]
 
 

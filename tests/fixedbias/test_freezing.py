@@ -143,3 +143,34 @@ def test_the_bias_is_checked_and_kept_in_the_layers_own_dtype() -> None:
     assert layer.bias.numpy().tolist() == [0.1, 0.1]
     again = FreezableDense.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
+
+
+class Block(keras.layers.Layer):
+    """Holds its layers in a dict, and one in another layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = {"first": FreezableDense(4, 0.5)}
+        self.wrapped = keras.layers.TimeDistributed(FreezableDense(3, -0.5))
+
+    def build(self, input_shape: tuple) -> None:
+        self.parts["first"].build(input_shape)
+        self.wrapped.build((*input_shape[:-1], 4))
+
+    def call(self, x: Any) -> Any:
+        return self.wrapped(self.parts["first"](x))
+
+
+def test_layers_within_layers_are_fixed_too() -> None:
+    block = Block()
+    inner = keras.Sequential([block, keras.layers.Dense(2)])
+    model = keras.Sequential([keras.Input((5, 4)), inner])
+    model.compile("adam", "mse")
+    model.fit(
+        np.ones((8, 5, 4), "float32"),
+        np.ones((8, 5, 2), "float32"),
+        verbose=0,
+        callbacks=[FreezeAfter(0)],
+    )
+    np.testing.assert_array_equal(block.parts["first"].bias, [0.5] * 4)
+    np.testing.assert_array_equal(block.wrapped.layer.bias, [-0.5] * 3)

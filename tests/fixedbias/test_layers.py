@@ -118,7 +118,7 @@ def test_mixed_precision_stores_float32_and_computes_in_the_policys_dtype(policy
     assert layer.compute_output_spec(keras.KerasTensor((2, 3), dtype)).dtype == dtype
 
 
-def test_masks_regularizers_and_constraints_are_denses() -> None:
+def test_regularizers_and_constraints_are_denses() -> None:
     layer = built(
         kernel_regularizer="l2",
         activity_regularizer="l1",
@@ -129,7 +129,22 @@ def test_masks_regularizers_and_constraints_are_denses() -> None:
     close(sum(layer.losses), 0.01 * ((kernel**2).sum() + np.abs(y).sum() / 2), 1e-5)
     keras.optimizers.SGD().apply([kernel], [layer.kernel])
     close(np.linalg.norm(layer.kernel, axis=0), np.ones(4))
-    assert layer.supports_masking
+
+
+@pytest.mark.parametrize("around", [lambda model: model, tf.function])
+def test_a_mask_goes_through_as_through_dense(around: Any) -> None:
+    x = np.array([[[1.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [3.0, 4.0]]], "float32")
+    results = []
+    for layer in (FixedBiasDense(3, 0.5, kernel_initializer="ones"), keras.layers.Dense(3)):
+        network = keras.Sequential([keras.Input((2, 2)), keras.layers.Masking(), layer])
+        layer.set_weights([np.ones((2, 3)), np.full(3, 0.5)])
+        y = around(network)(x)
+        # The mean over what is not masked, as a loss takes it.
+        pooled = keras.Sequential([network, keras.layers.GlobalAveragePooling1D()])
+        results.append((y, around(pooled)(x)))
+    for ours, theirs in zip(*results, strict=True):
+        close(ours, theirs)
+    close(results[0][1], [[3.5] * 3, [7.5] * 3])
 
 
 def test_sparse_input() -> None:

@@ -131,3 +131,8 @@ def test_histories_that_cannot_be_drawn_are_refused(history, metrics):
 def test_labels_and_limits_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError, match="Received: "):
         plot_weights(np.eye(3), **wrong)
+
+
+def test_epochs_that_were_not_validated_are_not_drawn_at_wrong_places():
+    with pytest.raises(ValueError, match=r"every epoch.* Received: .*4 \(loss\), 2 \(val_loss\)"):
+        plot_history({"loss": [4.0, 3.0, 2.0, 1.0], "val_loss": [3.0, 1.0]})

@@ -1,13 +1,15 @@
 """Stacked training gives every network what it would have learnt alone."""
 
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from fixedbias import fit_compiled, mlp
-from fixedbias.stacked import StackedProgram, fit_stacked, stacked_bytes
+from fixedbias import FixedBiasDense, fit_compiled, mlp
+from fixedbias.stacked import fit_stacked, stacked_bytes
+from fixedbias.stacked_epochs import StackedProgram
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (50, 28, 28)).astype("uint8")
@@ -152,3 +154,35 @@ def test_x_and_y_must_be_of_one_length_whichever_way_it_trains(held_out: bool) -
     for stacked in (False, True):
         with pytest.raises(ValueError, match="49"):
             fit_stacked([make(0)], *data, seeds=[0], validation_data=validation, stacked=stacked)
+
+
+def test_losses_that_layers_add_count() -> None:
+    def penalised(seed: int) -> keras.Model:
+        model = mlp(
+            2,
+            8,
+            "ramp",
+            rescale=1 / 255,
+            seed=seed,
+            hidden=partial(FixedBiasDense, activity_regularizer=keras.regularizers.L1(0.1)),
+        )
+        model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
+        return model
+
+    (history, _) = fit_stacked(
+        [penalised(0), penalised(1)], X, Y, 16, 2, seeds=[0, 1], stacked=True
+    )
+    expected = fit_compiled(penalised(0), X, Y, 16, 2, 0, seed=0).history
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
+
+
+def test_models_with_a_step_of_their_own_are_refused_whichever_way_they_train() -> None:
+    class Own(keras.Sequential):
+        def train_step(self, data: Any) -> dict:
+            return dict(super().train_step(data))
+
+    model = Own([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile("sgd", "mse")
+    for stacked in (False, True):
+        with pytest.raises(ValueError, match=r"own `train_step`. Received: a model of class Own"):
+            fit_stacked([model], X, Y, seeds=[0], stacked=stacked)

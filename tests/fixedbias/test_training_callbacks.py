@@ -146,7 +146,6 @@ class OwnCheckpoint(callbacks.ModelCheckpoint):
         lambda: callbacks.TensorBoard(update_freq="batch"),
         lambda: callbacks.TensorBoard(profile_batch=(2, 3)),
         lambda: callbacks.TerminateOnNaN(),
-        lambda: callbacks.BackupAndRestore("x"),
         lambda: callbacks.CallbackList([callbacks.TerminateOnNaN()]),
     ],
 )
@@ -157,3 +156,31 @@ def test_callbacks_that_act_at_batches_are_refused(
     callback = make()
     with pytest.raises(ValueError, match=r"act at epochs only, .* `on_.*batch_.*Received: "):
         fit_compiled(small(), X, Y, callbacks=callback)
+
+
+def test_a_callback_that_tells_fit_alone_where_to_go_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`initial_epoch` after loading"):
+        fit_compiled(small(), X, Y, callbacks=callbacks.BackupAndRestore(str(tmp_path)))
+
+
+@pytest.mark.parametrize("moment", ["on_train_begin", "on_epoch_begin"])
+def test_stopped_before_an_epoch_one_batch_of_it_is_trained(moment: str) -> None:
+    class Stop(callbacks.Callback):
+        """Keras looks after every batch."""
+
+    def stop(self: Stop, *_: Any) -> None:
+        self.model.stop_training = True
+
+    setattr(Stop, moment, stop)
+    model = check_equal(lambda: small(metrics=["mae"]), X, Y, epochs=3, callbacks=[Stop()])
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_the_limits_of_keras_config_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.config, "max_epochs", lambda: 2)
+    with pytest.warns(UserWarning, match="Limiting epochs to 2"):
+        history = fit_compiled(small(), X, Y, BATCH, epochs=5, verbose=0)
+    assert history.epoch == [0, 1]
+    monkeypatch.setattr(keras.config, "max_steps_per_epoch", lambda: 3)
+    with pytest.raises(ValueError, match=r"whole epochs.* Received: .*of 3"):
+        fit_compiled(small(), X, Y, BATCH, verbose=0)

@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from fixedbias.layers import FixedBiasDense
 from fixedbias.networks import mlp
-from fixedbias.training import fit_compiled
+from fixedbias.training import epoch_program, fit_compiled
 from tests.fixedbias.trainings import (
     BATCH,
     BIAS,
@@ -111,6 +111,15 @@ class OwnMetrics(Subclassed):
     def train_step(self, data: Any) -> dict:
         self.tracker.update_state(self.learn(data))
         return {"mine": self.tracker.result()}
+
+
+def test_compile_makes_a_new_program_of_a_model_with_metrics_of_its_own() -> None:
+    model = OwnMetrics()
+    model.compile("sgd", "mse")
+    program = epoch_program(model, (X, Y))
+    assert epoch_program(model, (X, Y)) is program
+    model.compile(model.optimizer, "mae")
+    assert epoch_program(model, (X, Y)) is not program
 
 
 class MoreMetrics(Subclassed):

@@ -1,5 +1,7 @@
 """What `fit_compiled` cannot do it refuses, and says what it was given."""
 
+from types import SimpleNamespace
+
 import keras
 import pytest
 import tensorflow as tf
@@ -56,3 +58,10 @@ def test_unusable_models_are_refused() -> None:
         ValueError, match=r"cannot run a model eagerly.* Received: run_eagerly=True"
     ):
         fit_compiled(model, X, Y)
+
+
+def test_models_of_several_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(keras.Model, "distribute_strategy", strategy)
+    with pytest.raises(ValueError, match=r"one device\. Received: a model of 2 replicas"):
+        fit_compiled(small(), X, Y)

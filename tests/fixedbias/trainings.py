@@ -57,14 +57,18 @@ def check_equal(
     assert sorted(ours.history) == sorted(theirs.history)
     for name, values in theirs.history.items():
         np.testing.assert_allclose(ours.history[name], values, rtol=tolerance, err_msg=name)
-    for expected, found in zip(models[0].variables, models[1].variables, strict=True):
-        np.testing.assert_allclose(
-            np.asarray(found),
-            np.asarray(expected),
-            rtol=tolerance,
-            atol=tolerance,
-            err_msg=found.path,
-        )
+    for kind in ("variables", "optimizer", "metrics_variables"):
+        theirs, ours = (getattr(model, kind) or [] for model in models)
+        if kind == "optimizer":
+            theirs, ours = (getattr(optimizer, "variables", []) for optimizer in (theirs, ours))
+        for expected, found in zip(theirs, ours, strict=True):
+            np.testing.assert_allclose(
+                np.asarray(found),
+                np.asarray(expected),
+                rtol=tolerance,
+                atol=tolerance,
+                err_msg=f"{kind} {found.path}",
+            )
     return models[1]
 
 

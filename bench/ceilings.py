@@ -65,6 +65,16 @@ def ceiling_bursts(
     return bursts
 
 
+def launching(count: int, batch_size: int, steps: int, *, device: str, dtype: str) -> Burst:
+    """As many products as a step has, too small to take time: launching them is all there is.
+
+    On a GPU products are launched one after the other, some microseconds each, whatever their size.
+    Where launching takes as long as the products, their speed is none of the GPU's.
+    """
+    tiny = [Product(1, 1, 1)] * count
+    return ceiling_bursts(tiny, batch_size, steps, device=device, dtype=dtype)["tensorflow"]
+
+
 def ceiling_share(samples: Mapping[str, list[float]], arm: str) -> float:
     """Speed of an arm as a share of the fastest of the others, the libraries timed beside it."""
     return min(

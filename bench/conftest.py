@@ -61,8 +61,10 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
 @pytest.fixture(autouse=True)
 def _policy(request: pytest.FixtureRequest) -> Iterator[None]:
     import keras
+    import tensorflow as tf
 
     before = keras.config.dtype_policy()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # as cells of bench.grid
     if "precision" in request.fixturenames:
         keras.config.set_dtype_policy(request.getfixturevalue("precision"))
     yield

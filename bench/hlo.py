@@ -17,6 +17,7 @@ class Loop:
         products: Matrix products among them, those inside fusions too.
         epilogues: Products that a library's kernel follows with bias or activation at once.
         host_transfers: Operations of a step that the host takes part in.
+        branches: Conditionals of a step: a GPU may have to ask the host which way to go.
     """
 
     trip_count: int | None
@@ -24,6 +25,7 @@ class Loop:
     products: int = 0
     epilogues: int = 0
     host_transfers: list[str] = field(default_factory=list)
+    branches: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,9 @@ def _loop(operation: _Operation, computations: dict[str, list[_Operation]]) -> L
     loop = Loop(int(known[1]) if known else None)
     (body,) = operation.called("body")
     for launched in _launched(body, computations):
+        if launched.kind == "conditional":
+            loop.branches += 1
+            continue
         loop.kernels[launched.kind] += 1
         target = re.search(r'custom_call_target="([^"]*)"', launched.line)
         inner = [launched, *_inside(launched, computations)]
@@ -134,6 +139,8 @@ def _launched(name: str, computations: dict[str, list[_Operation]]) -> Iterator[
             roles = ("to_apply", "calls", "body", "branch_computations", "true_computation")
             inner = operation.called(*roles, "false_computation")
             if inner:
+                if operation.kind == "conditional":
+                    yield operation
                 for one in inner:
                     yield from _launched(one, computations)
                 continue

@@ -78,6 +78,7 @@ def describe(name: str, loop: Loop) -> str:
         f"{name}: {steps} steps, {loop.kernels.total()} kernels a step ({kinds}), "
         f"{loop.products} products{epilogues}, "
         + (f"transfers to the host: {host}" if host else "no host transfer")
+        + (f", {loop.branches} branches, which a GPU may ask the host for" if loop.branches else "")
     )
 
 

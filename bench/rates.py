@@ -137,13 +137,18 @@ def _burst(device: str, precision: str, size: int, floor: float) -> Any:
         a, b = (tf.cast(tf.random.stateless_normal((size, size), (0, n)), dtype) for n in (0, 1))
 
     def products(count: int) -> Any:
-        for _ in range(count):
-            last = tf.matmul(a, b)
+        with tf.device(device):  # where operands are says nothing of where they are multiplied
+            for _ in range(count):
+                last = tf.matmul(a, b)
         return last
+
+    def wait(product: Any) -> None:
+        with tf.device(device):
+            float(product[0, 0])
 
     one = Burst(
         launch=lambda: products(1),
-        wait=lambda product: float(product[0, 0]),
+        wait=wait,
         examples=1,
         before=lambda: set_up(tf32=precision == "tf32"),
     )

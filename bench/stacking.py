@@ -187,7 +187,7 @@ def _stacked(model: Any, count: int, data: Any, batch_size: int, examples: int) 
     import tensorflow as tf
 
     from bench.timing import Burst
-    from fixedbias.stacked import StackedProgram
+    from fixedbias.stacked_epochs import StackedProgram
 
     resident = (data.train[0], data.noise)
     # One model as often: what a stack takes does not depend on the values in it.

@@ -162,7 +162,8 @@ def _verdicts(records: list[Record]) -> Target:
         return Target(what, to_reach)
     counts = [(str(word), words.count(word)) for word in Verdict if word in words]
     text = f"{len(words)} cells: " + ", ".join(f"{count} {word}" for word, count in counts)
-    return _judged(what, to_reach, text, all(words) and Verdict.SLOWER not in words)
+    told = all(words) and not {Verdict.SLOWER, Verdict.CANT_TELL}.intersection(words)
+    return _judged(what, to_reach, text, told)
 
 
 def targets_table(targets: list[Target]) -> str:

@@ -5,6 +5,8 @@ import time
 from bench.nvml import GpuWatch
 from bench.timing import Burst
 
+_STILL = 0.5  # seconds in which a counter that works has moved
+
 
 class PeakMemory:
     """Memory of a device that is taken from here on, at its peak.
@@ -47,14 +49,26 @@ def measure_energy(
     Returns:
         `joules_per_example`; nothing where the GPU does not count energy.
     """
-    before = watch.joules()
+    # From one move of the counter to another: what it says between two may be 0.1 s old.
+    samples, before = _until_it_moves(burst, watch, repeats, 0.0)
     if before is None:
         return {}
-    spent, samples = 0.0, 0
-    while spent < seconds:
-        spent += burst.sample(repeats, time.perf_counter)
-        samples += 1
-    after = watch.joules()
-    if after is None or after <= before:  # it was reset, or did not move yet
+    samples, after = _until_it_moves(burst, watch, repeats, seconds)
+    if after is None or after <= before:  # it does not move, or was reset
         return {}
     return {"joules_per_example": (after - before) / (samples * repeats * burst.examples)}
+
+
+def _until_it_moves(
+    burst: Burst, watch: GpuWatch, repeats: int, seconds: float
+) -> tuple[int, float | None]:
+    """Samples taken until the counter moves after some seconds, and what it says then."""
+    samples, begin, last = 0, time.perf_counter(), watch.joules()
+    while last is not None and time.perf_counter() - begin < seconds + _STILL:
+        burst.sample(repeats, time.perf_counter)
+        samples += 1
+        now = watch.joules()
+        if now != last and time.perf_counter() - begin >= seconds:
+            return samples, now
+        last = now
+    return samples, None

@@ -18,6 +18,10 @@ from bench.tasks import TASKS, make_task, task_of
 from fixedbias.text import one_line
 
 
+class NoCeiling(Exception):
+    """The bare products cannot be timed here. Its text says why."""
+
+
 def start_worker(log: str) -> None:
     """Sets up a new worker process, before TensorFlow is imported in it.
 
@@ -213,6 +217,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     if session.order and not session.problem:
         try:
             ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
+        except NoCeiling as error:
+            no_ceiling = f"no ceiling: {error}"
         except Exception as error:  # no reason to lose what was timed
             no_ceiling = f"no ceiling: {describe_error(error)}"
     for name, samples in session.samples.items():
@@ -307,22 +313,28 @@ def _ceiling(cell: Cell, reference: Any, steps: int, comparison: Comparison) -> 
     """
     import keras
 
-    from bench.ceilings import ceiling_bursts, step_products
+    from bench.ceilings import ceiling_bursts, launching, step_products
     from bench.timing import measure_rounds
 
     task = task_of(cell.data)
     sizes = {"inputs": math.prod(task.input_shape), "classes": task.outputs}
     products = step_products(cell.layers, cell.units, cell.batch_size, **sizes)
     dtype = keras.config.dtype_policy().compute_dtype
-    bursts = ceiling_bursts(
-        products,
-        cell.batch_size,
-        steps,
-        device=cell.device,
-        dtype=dtype,
-    )
+    common: dict[str, Any] = {"device": cell.device, "dtype": dtype}
+    bursts = ceiling_bursts(products, cell.batch_size, steps, **common)
     for burst in bursts.values():
         _warm(burst)
+    if cell.device != "cpu":
+        tiny = launching(len(products), cell.batch_size, steps, **common)
+        _warm(tiny)
+        launch, whole = (
+            min(burst.sample(1, time.perf_counter) for _ in range(5))
+            for burst in (tiny, bursts["tensorflow"])
+        )
+        if launch > whole / 2:
+            raise NoCeiling(
+                f"launching the products one by one takes {launch / whole:.0%} of their time"
+            )
     session = measure_rounds(
         {REFERENCE: reference, **bursts},
         reference=REFERENCE,

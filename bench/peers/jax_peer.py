@@ -1,16 +1,23 @@
 """The peer in JAX: one `jit` around `lax.scan` over the steps of an epoch, with optax."""
 
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from bench.peers.registry import Network
+
+if flags := os.environ.get("XLA_FLAGS"):
+    # The ptxas that TensorFlow is shown there need not be of JAX's version.
+    own = [flag for flag in flags.split() if not flag.startswith("--xla_gpu_cuda_data_dir")]
+    os.environ["XLA_FLAGS"] = " ".join(own)
+
+import jax
+import jax.numpy as jnp
+import optax
 
 jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 on GPUs
 

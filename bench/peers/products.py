@@ -7,6 +7,7 @@ import numpy as np
 
 from bench.ceilings import ceiling_bursts, step_products
 from bench.peers.registry import Network
+from bench.runtime import set_up
 
 
 class Products:
@@ -22,6 +23,7 @@ class Products:
         device: str,
         library: str,
     ) -> None:
+        set_up(tf32=False)  # as all peers
         layers, units, batch_size = network[:3]
         products = step_products(
             layers, units, batch_size, inputs=network.inputs, classes=network.classes

@@ -56,7 +56,7 @@ def race(task: Task, peers: Mapping[str, RemotePeer], rules: Rules) -> Record:
     def failed(failure: PeerFailed) -> None:
         arms[failure.name] = {"error": anonymous(failure.reason)}
 
-    for name, found in _each(peers, lambda peer: peer.prepare(task), failed).items():
+    for name, found in _each(task, peers, lambda peer: peer.prepare(task), failed).items():
         arms[name] |= found
     _lengthen(task, {n: p for n, p in peers.items() if "error" not in arms[n]}, rules, failed)
     running = [peer for name, peer in peers.items() if "error" not in arms[name]]
@@ -102,7 +102,7 @@ def check_accuracy(
     def failed(failure: PeerFailed) -> None:
         failures[failure.name] = anonymous(failure.reason)
 
-    found = _each(peers, lambda peer: peer.accuracy(task, epochs), failed)
+    found = _each(task, peers, lambda peer: peer.accuracy(task, epochs), failed)
     return found | failures
 
 
@@ -141,7 +141,7 @@ def _lengthen(
         else:
             wanted |= {name: examples} if examples else {}
     longer = {name: peers[name] for name in wanted}
-    _each(longer, lambda peer: peer.lengthen(task, wanted[peer.name]), failed)
+    _each(task, longer, lambda peer: peer.lengthen(task, wanted[peer.name]), failed)
 
 
 def _rounds(
@@ -171,11 +171,15 @@ def _rounds(
 
 
 def _each(
+    task: Task,
     peers: Mapping[str, RemotePeer],
     ask: Callable[[RemotePeer], Any],
     failed: Callable[[PeerFailed], None],
 ) -> dict[str, Any]:
-    """What every peer answers, as many at a time as there are cores: nothing is timed here."""
+    """What every peer answers, as many at a time as there are cores: nothing is timed here.
+
+    On a GPU one at a time: XLA times kernels while it compiles, and keeps those that it chose.
+    """
     found = {}
 
     def one(peer: RemotePeer) -> Iterable[Any]:
@@ -185,7 +189,7 @@ def _each(
             failed(failure)
             return []
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count() if task.device == "cpu" else 1) as pool:
         for name, answer in zip(peers, pool.map(one, peers.values()), strict=True):
             for value in answer:
                 found[name] = value

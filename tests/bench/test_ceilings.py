@@ -1,9 +1,11 @@
 """FLOPs from the shapes, against a count by hand; and what the ceiling's bursts compute."""
 
+import time
+
 import numpy as np
 import pytest
 
-from bench.ceilings import Product, _operands, ceiling_bursts, step_products
+from bench.ceilings import Product, _operands, ceiling_bursts, launching, step_products
 
 
 def test_flops_of_a_step_by_hand():
@@ -37,3 +39,13 @@ def test_every_library_computes_the_products(dtype):
         np.testing.assert_allclose(
             np.asarray(burst.launch(), "float32"), a.T @ b, atol=0.1 if dtype != "float32" else 1e-5
         )
+
+
+def test_launching_is_as_many_products_of_no_size():
+    products = [Product(128, 784, 512)] * 8
+    whole = ceiling_bursts(products, 128, 4, device="cpu", dtype="float32")["tensorflow"]
+    tiny = launching(8, 128, 4, device="cpu", dtype="float32")
+    assert tiny.examples == whole.examples
+    assert np.shape(tiny.launch()) == (1, 1)
+    each = [min(b.sample(1, time.perf_counter) for _ in range(5)) for b in (tiny, whole)]
+    assert each[0] < each[1] / 2

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bench.hlo import read_loop
-from bench.programs import Options, epoch_text, main
+from bench.programs import Options, describe, epoch_text, main
 
 # By hand, in the form XLA prints for a GPU: two products by cuBLAS, one with its bias as an
 # epilogue, a fusion that holds a third, a copy, and a loop whose trip count is known.
@@ -49,6 +49,19 @@ def test_what_a_step_launches_is_counted():
     assert loop.trip_count == 468
     assert dict(loop.kernels) == {"custom-call": 2, "fusion": 1, "copy": 1}
     assert (loop.products, loop.epilogues, loop.host_transfers) == (3, 1, [])
+
+
+def test_branches_are_counted_and_what_is_in_them():
+    branch = "%h = f32[4,4]{1,0} conditional(%w, %w, %w), branch_computations={%one, %other}\n"
+    inner = "%{} (p: f32[4,4]) -> f32[4,4] {{\n  %p = f32[4,4]{{1,0}} parameter(0)\n"
+    inner += "  ROOT %y = f32[4,4]{{1,0}} negate(%p)\n}}\n\n"
+    text = GPU.replace("  %c = ", f"  {branch}  %c = ")
+    text = text.replace("%body", inner.format("one") + inner.format("other") + "%body", 1)
+    loop = read_loop(text)
+    assert loop.branches == 1
+    assert dict(loop.kernels) == {"custom-call": 2, "fusion": 1, "copy": 1, "negate": 2}
+    assert "1 branches, which a GPU may ask the host for" in describe("arm", loop)
+    assert "branches" not in describe("arm", read_loop(GPU))
 
 
 def test_the_counts_are_saved(tmp_path):

@@ -56,7 +56,7 @@ def test_stacked_networks_are_timed_beside_one(tmp_path):
 
 @pytest.mark.slow
 def test_networks_too_many_for_the_memory_cost_themselves_alone(monkeypatch):
-    from fixedbias.stacked import StackedProgram
+    from fixedbias.stacked_epochs import StackedProgram
 
     class Starved(StackedProgram):
         def __init__(self, models, data) -> None:
@@ -64,7 +64,7 @@ def test_networks_too_many_for_the_memory_cost_themselves_alone(monkeypatch):
                 raise MemoryError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
             super().__init__(models, data)
 
-    monkeypatch.setattr("fixedbias.stacked.StackedProgram", Starved)
+    monkeypatch.setattr("fixedbias.stacked_epochs.StackedProgram", Starved)
     options = stacking.Options(counts=(2, 9), time_cap=1.0)
     cell = {"layers": 2, "units": 8, "batch_size": 128, "precision": "float32", "device": "cpu"}
     cell |= {"engine": "stacked", "bias": "constant", "data": "digits"}

@@ -44,7 +44,8 @@ def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
 
     chosen: Setting = request.param
     if chosen.device != "cpu" and not tf.config.list_physical_devices("GPU"):
-        pytest.skip("TensorFlow sees no GPU")
+        asked = request.config.option.markexpr == "gpu"  # then to skip would be to pass
+        (pytest.fail if asked else pytest.skip)("TensorFlow sees no GPU")
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     set_precision(chosen.precision)
     with tf.device(chosen.device):

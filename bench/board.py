@@ -10,9 +10,11 @@ directories. A run that would make more than `LEAVES` has one for each arm inste
 the tags; pictures, spreads and HParams, which go by directory, are then left out.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +32,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from bench.arms import AGAIN
-from bench.labels import field, leaf_table, operations_table
+from bench.labels import field, leaf_table, operations_table, provenance
 from bench.profiling import profile_rows, read_profiles
 from bench.records import Record, Run
 from bench.summary import Row
@@ -62,53 +64,60 @@ _METRICS = {
 }
 
 
-def write_board(folder: Path, run: Run, records: Sequence[Record], rows: Sequence[Row]) -> None:
+def write_board(
+    folder: Path, run: Run, records: Sequence[Record], rows: Sequence[Row], *, add: bool = False
+) -> None:
     """Writes the TensorBoard files of these comparisons, in place of older ones.
 
     Args:
         folder: The run's folder.
         run: Its header.
-        records: Comparisons. A run too large for a directory per cell needs all that there are.
+        records: Comparisons. A run too large for a directory per cell needs all that there are,
+            or `add`.
         rows: What is said of them, from `summarise`.
+        add: Keep what such a run has there, and add these.
     """
-    leaf = {record.key: record.key for record in records} | _leaf_names(run.plan)
-    said = {(repr(row.cell), row.arm): row for row in rows}
+    source, names = provenance(run), _leaf_names(tuple(run.plan))
+    said = {(row.key, row.arm): row for row in rows}
     trained = [
-        (record, name, said[repr(record.cell), name])
+        (record, name, said[record.key, name])
         for record in records
         for name, arm in record.arms.items()
         if arm.get("histories")
     ]
     if aggregates(run, records):
-        for arm in dict.fromkeys(name for _, name, _ in trained):
-            events = [
-                event
-                for record, name, row in trained
-                if name == arm
-                for event in [
-                    *_curves(record, row, f"{leaf[record.key]}/"),
-                    _event(record, text_pb(f"{leaf[record.key]}/summary", leaf_table(run, row)), 0),
+        own: dict[Path, list[Event]] = {}
+        for record, name, row in trained:
+            cell = f"{names.get(record.key, record.key)}/"
+            own.setdefault(folder / "board" / _name(name), []).extend(
+                [
+                    *_curves(record, row, cell),
+                    _event(record, text_pb(f"{cell}summary", leaf_table(source, row)), 0),
                 ]
-            ]
-            _write(folder / "board" / _name(arm), events)
+            )
+        for path, events in own.items():
+            _write(path, events, add=add)
         return
     for record, name, row in trained:
-        where = f"{folder.name}/board/{leaf[record.key]}/{_name(name)}"
+        leaf = folder / "board" / names.get(record.key, record.key) / _name(name)
+        where = leaf.relative_to(folder.parent).as_posix()
         events = [
             *_hparams(where, record, row),
             *_curves(record, row, ""),
             *_weights(record, name),
-            _event(record, text_pb("summary", leaf_table(run, row)), 0),
+            _event(record, text_pb("summary", leaf_table(source, row)), 0),
         ]
         if operations := read_profiles(folder).get(record.key, {}).get(name):
             words = operations_table(profile_rows(operations))
             events.append(_event(record, text_pb("top operations", words), 0))
-        _write(leaf_folder(folder, run, record.key, name), events)
+        _write(leaf, events)
 
 
-def leaf_folder(folder: Path, run: Run, key: str, arm: str) -> Path:
-    """The directory of one arm of one cell."""
-    return folder / "board" / _leaf_names(run.plan).get(key, key) / _name(arm)
+def leaf_folder(folder: Path, run: Run, record: Record, arm: str) -> Path:
+    """The directory of one arm of one cell; of all cells in a run too large for that."""
+    name = _leaf_names(tuple(run.plan)).get(record.key, record.key)
+    cell = [] if aggregates(run, [record]) else [name]
+    return folder.joinpath("board", *cell, _name(arm))
 
 
 def _name(arm: str) -> str:
@@ -127,12 +136,13 @@ def count_leaves(logdir: Path) -> int:
     return len({path.parent for path in logdir.glob("**/events.out.tfevents.*")})
 
 
-def _leaf_names(keys: Sequence[str]) -> dict[str, str]:
+@lru_cache(maxsize=1)
+def _leaf_names(keys: tuple[str, ...]) -> dict[str, str]:
     """Short names for cells: layers, units and what differs within the run.
 
     TensorBoard repeats them in every chart, and whole keys fill its columns.
 
-    >>> _leaf_names(["mnist-cpu-fit-L2-U8-B32", "mnist-cpu-fit~xla-L2-U8-B32"])
+    >>> _leaf_names(("mnist-cpu-fit-L2-U8-B32", "mnist-cpu-fit~xla-L2-U8-B32"))
     {'mnist-cpu-fit-L2-U8-B32': 'fit-L2-U8', 'mnist-cpu-fit~xla-L2-U8-B32': 'fit~xla-L2-U8'}
     """
     split = [key.split("-") for key in keys]
@@ -149,15 +159,19 @@ def _leaf_names(keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _write(folder: Path, events: Sequence[Event]) -> None:
+def _write(folder: Path, events: Sequence[Event], *, add: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()  # else TensorBoard would draw both
+    path = folder / "events.out.tfevents.0"
+    if not add:
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()  # else TensorBoard would draw both
     # Without TensorBoard's own writer: that names files after the host, and imports TensorFlow.
-    with open(folder / "events.out.tfevents.0", "wb") as file:
+    with open(path, "ab") as file:
         writer = RecordWriter(file)
-        first = events[0].wall_time if events else 0.0
-        for event in [Event(wall_time=first, file_version="brain.Event:2"), *events]:
+        if not file.tell():
+            first = events[0].wall_time if events else 0.0
+            events = [Event(wall_time=first, file_version="brain.Event:2"), *events]
+        for event in events:
             writer.write(event.SerializeToString())
 
 
@@ -246,16 +260,7 @@ def _histogram(tag: str, kept: dict[str, Any]) -> Summary:
 
 def _picture(tag: str, kept: dict[str, Any]) -> Summary:
     """A finished PNG: TensorBoard's own summary would encode it anew, ten times larger."""
-    from matplotlib.figure import Figure
-
-    from bench.style import paper, png
-    from bench.weights import unpack_picture
-    from fixedbias.plots import plot_weights
-
-    with paper():
-        figure = Figure((4.4, 2.3), layout="constrained")
-        plot_weights(unpack_picture(kept), labels=[""], figure=figure)
-        content = png(figure, tag, dpi=100, colors=48)
+    content = _kernel_png(tag, json.dumps(kept))
     # Where every PNG has its size.
     width, height = (str(int.from_bytes(content[at : at + 4], "big")).encode() for at in (16, 20))
     summary = Summary()
@@ -265,3 +270,18 @@ def _picture(tag: str, kept: dict[str, Any]) -> Summary:
         tensor=make_tensor_proto(np.array([width, height, content], dtype=object)),
     )
     return summary
+
+
+# A run's files are written as it goes on, and at its end once more.
+@lru_cache(maxsize=2 * LEAVES)
+def _kernel_png(description: str, kept: str) -> bytes:
+    from matplotlib.figure import Figure
+
+    from bench.style import paper, png
+    from bench.weights import unpack_picture
+    from fixedbias.plots import plot_weights
+
+    with paper():
+        figure = Figure((4.4, 2.3), layout="constrained")
+        plot_weights(unpack_picture(json.loads(kept)), labels=[""], figure=figure)
+        return png(figure, description, dpi=100, colors=48)

@@ -10,6 +10,7 @@ import queue
 import secrets
 import time
 import urllib.request
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -129,7 +130,9 @@ class ClusterExecutor:
         Raises:
             RunStopped: The scheduler is gone for too long, or no worker is fit for the run.
         """
-        waiting = [Task(item) for item in items]
+        waiting: dict[str, deque[Task]] = defaultdict(deque)
+        for task in map(Task, items):
+            waiting[task.kind].append(task)
         workers: list[Worker] = []
         looked, idle = 0.0, False
 
@@ -140,7 +143,7 @@ class ClusterExecutor:
                 if worker.ready and worker.name not in self._busy:
                     self._give(worker, fit, waiting, function, timeout, started)
 
-        while waiting or any(busy.task for busy in self._busy.values()):
+        while any(waiting.values()) or any(busy.task for busy in self._busy.values()):
             if time.monotonic() - looked > _LOOK:
                 looked = time.monotonic()
                 try:
@@ -149,11 +152,12 @@ class ClusterExecutor:
                     workers, same = self._wait_for_scheduler(), False
                 for task in self._clear_dead(workers, same):
                     if len(task.deaths) < DEATHS:
-                        waiting.insert(0, task)
+                        waiting[task.kind].appendleft(task)
                     else:
                         yield task.comparison, died(task)
-                self._refuse_to_wait(workers, waiting)
-                missing = {task.kind for task in waiting} - {k for w in workers for k in w.kinds}
+                wanted = {kind for kind, tasks in waiting.items() if tasks}
+                self._refuse_to_wait(workers, wanted)
+                missing = wanted - {kind for worker in workers for kind in worker.kinds}
                 if bool(missing) > idle:
                     self._say(f"waiting for workers that offer {' and '.join(sorted(missing))}")
                 idle = bool(missing)
@@ -166,26 +170,27 @@ class ClusterExecutor:
                     give()
                     yield finished.comparison, outcome
                 elif finished is not None:
-                    waiting.insert(0, finished)
+                    waiting[finished.kind].appendleft(finished)
 
     def _give(
         self,
         worker: Worker,
         workers: list[Worker],
-        waiting: list[Task],
+        waiting: dict[str, deque[Task]],
         function: Callable[..., Any],
         timeout: float,
         started: Callable[[Comparison], None],
     ) -> None:
         """Gives a worker that is free something to do, if there is anything for it."""
-        task = next((t for t in waiting if suits(t, worker, workers)), None)
+        queued = (task for kind in worker.kinds for task in waiting[kind])
+        task = next((task for task in queued if suits(task, worker, workers)), None)
         if task is None:
             return
         if worker.name not in self._checked:
             expected = self._expected | {"gpu": task.kind == "gpu"}
             self._submit(worker, None, task.kind, check_here, expected, timeout)
             return
-        waiting.remove(task)
+        waiting[task.kind].remove(task)
         started(task.comparison)
         self._submit(worker, task, task.kind, function, task.comparison, timeout)
 
@@ -265,8 +270,8 @@ class ClusterExecutor:
                 tasks.append(busy.task)
         return tasks
 
-    def _refuse_to_wait(self, workers: list[Worker], waiting: list[Task]) -> None:
-        able = [w for w in workers if any(task.kind in w.kinds for task in waiting)]
+    def _refuse_to_wait(self, workers: list[Worker], wanted: set[str]) -> None:
+        able = [worker for worker in workers if wanted.intersection(worker.kinds)]
         if able and not self._busy and all(self._checked.get(worker.name) for worker in able):
             raise RunStopped("none of the cluster's workers is fit for this run")
 

@@ -22,7 +22,9 @@ from bench.records import BadRecord, Record, Run, cell_key, read_run
 from bench.rules import UsageError, usage_error
 from bench.summary import find_failures, record_builds
 from bench.verdicts import Verdict, verdict
+from fixedbias.text import first_of
 
+_ROWS = 200  # of the table, or of what failed: more are not read on a terminal
 # Seconds of a reference and of what is held against it, and the builds they come from.
 _Pair = tuple[list[float], list[float], list[int]]
 
@@ -54,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (run_a, records_a, lost_a), (run_b, records_b, lost_b) = map(
             _read, (options.run_a, options.run_b)
         )
-        shared = [(a, b) for a in records_a for b in records_b if a.key == b.key]
+        in_b = {record.key: record for record in records_b}
+        shared = [(a, in_b[a.key]) for a in records_a if a.key in in_b]
         if not shared and not lost_a + lost_b:
             runs, why = f"{options.run_a} and {options.run_b}", _why(records_a, records_b)
             raise UsageError(f"{runs} have no cell in common{why}.")
@@ -67,29 +70,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     for difference in _differences(run_a, run_b):
         console.print(difference, soft_wrap=True)
     table = Table("cell", "arm", "beside", "B / A", "", "verdict", box=None, header_style="bold")
-    verdicts = []
-    for a, b in shared:
-        for arm, beside, change in changes(a, b):
-            broken = any(find_failures(r, name) for r in (a, b) for name in (arm, REFERENCE))
-            # The speed of a training that does not work is no merit.
-            word = Verdict.CANT_TELL if broken else verdict(change, margin=options.margin)
-            verdicts.append(word)
-            interval = f"{change.low:.3f}-{change.high:.3f}"
-            estimate = f"{change.estimate:.3f}"
-            table.add_row(a.key, arm, beside, estimate, interval, str(verdicts[-1]))
+    verdicts, alike = [], 0
+    pairs = [(a, b, pair) for a, b in shared for pair in pairs_of(a, b)]
+    for a, b, (arm, beside, pair) in pairs:
+        change = change_of(*pair)
+        broken = any(find_failures(r, name) for r in (a, b) for name in (arm, REFERENCE))
+        # The speed of a training that does not work is no merit.
+        word = Verdict.CANT_TELL
+        if not broken:
+            word = verdict(change_of(*pair, family=len(pairs)), margin=options.margin)
+        verdicts.append(word)
+        if len(pairs) > _ROWS and word in (Verdict.SAME, Verdict.CANT_TELL):
+            alike += 1
+            continue
+        interval = f"{change.low:.3f}-{change.high:.3f}"
+        table.add_row(a.key, arm, beside, f"{change.estimate:.3f}", interval, str(word))
     console.width = max(console.width, 120)
     console.print(table)
+    if alike:
+        console.print(f"not in the table: {alike:,} that are the same or where one can't tell")
     alone = len({r.key for r in records_a} ^ {r.key for r in records_b})
     if alone:
         console.print(f"{alone} cells are in one run only, and left out")
     failed = [failures(records_a), failures(records_b)]
     for run, found in zip("AB", failed, strict=True):
-        for failure in found:
+        for failure in first_of(found, _ROWS):
             console.print(f"failed in RUN_{run}: {failure}", soft_wrap=True)
     for problem in lost_a + lost_b:
         console.print(f"not read: {problem}", soft_wrap=True)
     slower = verdicts.count(Verdict.SLOWER)
-    console.print(f"{len(verdicts)} comparisons, {slower} slower")
+    corrected = ", verdicts corrected for their number (Bonferroni)" * (len(verdicts) > 1)
+    console.print(f"{len(verdicts)} comparisons, {slower} slower{corrected}")
     # What failed in B or cannot be read may be slower too: no gate for it to pass.
     doubtful = slower or failed[1] or lost_b
     return 1 if doubtful and options.fail_on == "slower" else 0
@@ -148,12 +159,12 @@ def _differences(a: Run, b: Run) -> list[str]:
     return found
 
 
-def changes(a: Record, b: Record) -> list[tuple[str, str, Ratio]]:
-    """How much faster each arm became from record `a` to record `b` of one cell.
+def pairs_of(a: Record, b: Record) -> list[tuple[str, str, list[Any]]]:
+    """What of two records of one cell can be compared.
 
     Returns:
-        For every arm that both have: its name, what it was measured beside, and the ratio of
-        its relative speeds, b over a, with a 95 % interval.
+        For every arm that both have: its name, what it was measured beside, and of `a` and of `b`
+        the seconds of that and of the arm, and the builds they come from: for `change_of`.
     """
     found: list[tuple[str, str, list[Any]]] = []
     for name in a.arms:
@@ -172,16 +183,25 @@ def changes(a: Record, b: Record) -> list[tuple[str, str, Ratio]]:
         if library != REFERENCE:
             pair = [(samples.get(library), samples.get(REFERENCE), [0]) for samples in ceilings]
             found.append((REFERENCE, f"{library}'s products", pair))
-    return [(name, beside, _change(*pair)) for name, beside, pair in found if all(map(all, pair))]
+    return [(name, beside, pair) for name, beside, pair in found if all(map(all, pair))]
 
 
-def _change(a: _Pair, b: _Pair) -> Ratio:
-    """The ratio of two independent ratios.
+def change_of(a: _Pair, b: _Pair, *, family: int = 1) -> Ratio:
+    """How much faster an arm became: the ratio of two independent ratios, b over a.
 
     Its interval is put together from theirs, in logs (Zou and Donner, Statistics in Medicine 27,
     2008): the distances from estimate to bound add up as squares.
+
+    Args:
+        a: Seconds of what the arm was measured beside and of the arm, and their builds.
+        b: The same of the other run.
+        family: Of so many such intervals all hold the truth in 95 % of cases (Bonferroni).
     """
-    old, new = (paired_ratio(before, after, builds=builds) for before, after, builds in (a, b))
+    confidence = 1 - 0.05 / family
+    old, new = (
+        paired_ratio(before, after, builds=builds, confidence=confidence)
+        for before, after, builds in (a, b)
+    )
     estimate = new.estimate / old.estimate
     rounds = min(old.rounds, new.rounds)
     if old.low == 0 or new.low == 0:  # too few rounds in one of them

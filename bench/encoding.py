@@ -7,12 +7,15 @@ read as numbers when asked for one; a text that is spelled so has a backslash be
 import math
 from typing import Any
 
+_PLAIN = {str, int, float, bool, type(None)}
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def plain(value: Any) -> Any:
     """Tuples and arrays as lists, NumPy's numbers as Python's, keys as text."""
-    if isinstance(value, str | int | float | None) and not hasattr(value, "tolist"):
+    if type(value) in _PLAIN:  # as nearly all of a record are: a class and no union for each
+        return value
+    if isinstance(value, str | int | float) and not hasattr(value, "tolist"):
         return value
     if isinstance(value, dict):
         return {str(name): plain(inner) for name, inner in value.items()}

@@ -1,21 +1,23 @@
 """The words and tables of a report: what a run says, how it was measured, what went wrong."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.arms import AGAIN, REFERENCE
-from bench.families import family_rate
+from bench.families import correction, family_rate
+from bench.findings import Findings
 from bench.labels import names, provenance
 from bench.panels import Story
-from bench.places import UNLIKE, kinds_of, told_apart
+from bench.places import UNLIKE, kinds_of
 from bench.profiling import profile_rows, read_profiles
-from bench.records import BadRecord, Record, Run, read_run
+from bench.records import BadRecord, Record, Run
 from bench.sentences import accuracy_line, device_line, headline, precision_line, target_line
 from bench.style import looks
-from bench.summary import Row, family_sizes, record_builds, summarise, target_accuracy
+from bench.summary import Row, family_sizes, record_builds
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -28,6 +30,7 @@ class Facts:
     headline: str
     lead: list[str]
     source: list[str]
+    numbers: Table
     tables: list[tuple[str, str, Table]]
     troubles: list[str]
     method: list[str]
@@ -35,29 +38,22 @@ class Facts:
     story: Story
 
 
-def gather(folder: Path) -> Facts:
-    """Reads a run and says what there is to say of it.
-
-    Raises:
-        BadRecord, OSError: The run's header cannot be read.
-    """
-    run, records, problems = read_run(folder)
-    run, records = told_apart(run, records)
-    margin = run.options.get("margin", 0.02)
-    target = target_accuracy(run.dataset["name"], run.options.get("target"))
-    rows = summarise(records, margin=margin, target=target)
+def gather(found: Findings) -> Facts:
+    """Says what there is to say of a run."""
+    run, records, rows, target = found.run, found.records, found.rows, found.target
     arms = list(dict.fromkeys(name for record in records for name in record.arms))
-    story = Story(run, records, rows, looks(arms), margin, target)
-    failed = sum(record.status == "failed" for record in records)
+    story = Story(run, records, rows, looks(arms), found.margin, target)
+    numbers = _numbers(records, rows, target)
     learning = [accuracy_line(rows), target_line(rows, target) if target else ""]
     lead = [*learning, precision_line(rows), device_line(rows), _instrument(rows)]
     return Facts(
         title=f"{run.dataset['name']}, {len(records)} of {len(run.plan)} cells, {run.created[:10]}",
-        headline=headline(rows, failed),
+        headline=headline(rows, found.failed),
         lead=[line for line in lead if line],
         source=provenance(run),
-        tables=[("All numbers", _NUMBERS, _numbers(records, rows, target)), *_profiles(folder)],
-        troubles=troubles(run, records, rows, problems),
+        numbers=numbers,
+        tables=[_shown(numbers, len(records)), *_profiles(found.folder)],
+        troubles=troubles(run, records, rows, found.problems),
         method=_method(run, records, rows),
         machine=_machine(run),
         story=story,
@@ -69,12 +65,11 @@ def troubles(
 ) -> list[str]:
     """Every cell that failed, is missing or must be read with care, a sentence for each."""
     found = []
+    own = _by_record(rows)
     known = {record.key for record in records} | {problem.path.stem for problem in problems}
     for record, cell in zip(records, names([r.cell for r in records]), strict=True):
         said = [f"failed: {record.reason}"] if record.status == "failed" else []
-        for row in rows:
-            if row.cell == record.cell:
-                said += [f"{row.arm}: {flag}" for flag in row.flags]
+        said += [f"{row.arm}: {flag}" for row in own[record.key] for flag in row.flags]
         said += [note for note in record.notes if note not in said]
         if record.stop == "time":
             missing = record.extra.get("rounds_missing", 0)
@@ -89,6 +84,8 @@ def troubles(
     found += [f"not measured: {key}" for key in run.plan if key not in known]
     return found
 
+
+_ROWS = 2000  # of the table: a page of more is slow to open
 
 _NUMBERS = (
     "Ratio: speed over that of dense, with its 95 % interval. Difference: test accuracy minus that "
@@ -105,9 +102,9 @@ def _numbers(records: Sequence[Record], rows: Sequence[Row], target: float | Non
     head += ["GPU MiB", "J for 1,000"] if on_gpu else []
     head += ["ceiling", "compile s", "parameters", "trained"]
     cells = dict(zip([r.key for r in records], names([r.cell for r in records]), strict=True))
-    body = []
+    body, own = [], _by_record(rows)
     for record in records:
-        for row in (row for row in rows if row.cell == record.cell):
+        for row in own[record.key]:
             arm = record.arms[row.arm]
             line = [
                 cells[record.key],
@@ -137,6 +134,21 @@ def _numbers(records: Sequence[Record], rows: Sequence[Row], target: float | Non
         if not record.arms:
             body.append([cells[record.key], "", "", "", "", "failed", *[""] * (len(head) - 6)])
     return head, body
+
+
+def _shown(numbers: Table, cells: int) -> tuple[str, str, Table]:
+    head, body = numbers
+    if len(body) <= _ROWS:
+        return "All numbers", _NUMBERS, numbers
+    words = f" The first {_ROWS:,} rows of {len(body):,}, of {cells:,} cells: numbers.csv has all."
+    return "Numbers", _NUMBERS + words, (head, body[:_ROWS])
+
+
+def _by_record(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    own = defaultdict(list)
+    for row in rows:
+        own[row.key].append(row)
+    return own
 
 
 def _profiles(folder: Path) -> list[tuple[str, str, Table]]:
@@ -201,7 +213,7 @@ def _method(run: Run, records: Sequence[Record], rows: Sequence[Row]) -> list[st
     verdicts = (
         "Faster or slower: the 95 % interval of the ratio lies on one side of 1 and the ratio is "
         f"at least {margin:.0%} away. Same: the interval lies within {margin:.0%} of 1. Else: "
-        f"can't tell. Verdicts are corrected for their number (Holm); uncorrected, {judged} arms "
+        f"can't tell. Verdicts are {correction(judged)}; uncorrected, {judged} arms "
         f"equal to {REFERENCE} would give a wrong one in {family_rate(judged):.0%} of runs."
     )
     accuracy = (

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control
 
 from bench.ratios import Ratio, p_values, paired_ratio
 from bench.verdicts import Verdict, verdict
+
+MANY = 100
+"""Members of a family above which its verdicts are corrected for the share that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,21 @@ def judge_family(
     margin: float = 0.02,
     alpha: float = 0.05,
 ) -> list[Judgement]:
-    """Verdicts on many comparisons, such that one wrong word among them all is unlikely.
+    """Verdicts on many comparisons, such that few of them are wrong: hardly one, up to `MANY`.
 
     Each comparison has two p-values: that the ratio is 1, and that it is outside the margin (see
     `p_values`). Each kind is adjusted over the family by `holm`; a verdict whose p-value then
-    exceeds `alpha` becomes `can't tell`. The chance that any comparison with a true ratio of 1 is
-    called faster or slower is at most `alpha`, and so is, apart, the chance that any with a true
-    ratio outside the margin is called the same. `same` is a claim too, and most of what a benchmark
-    like this one has to say, so it is not exempt. Measured in one build to a half-width of half the
-    margin, 98 % of A/A comparisons are the same when alone and 95 % in a family of 25; at two
-    thirds of it, 90 % and 45 %.
+    exceeds `alpha` becomes `can't tell`. With more than `MANY` members that would silence all: a
+    ratio known to 1 % from eight builds says `same` with p = 0.002, and of 1,000 such none would be
+    left. There `alpha` is the share of the words that is expected to be wrong (Benjamini &
+    Hochberg, J. R. Statist. Soc. B 57, 1995), and no longer the chance that any is.
+
+    Up to `MANY`, the chance that any comparison with a true ratio of 1 is called faster or slower
+    is at most `alpha`, and so is, apart, the chance that any with a true ratio outside the margin
+    is called the same. `same` is a claim too, and most of what a benchmark like this one has to
+    say, so it is not exempt. Measured in one build to a half-width of half the margin, 98 % of A/A
+    comparisons are the same when alone and 95 % in a family of 25; at two thirds of it, 90 % and
+    45 %.
 
     The intervals shown stay those of single comparisons. Leave out A/A controls: they are not
     claims, and would make the correction harsher.
@@ -47,7 +56,8 @@ def judge_family(
         comparisons: pairs (times of the reference, times of the arm), as for `paired_ratio`.
         builds: of each comparison, as for `paired_ratio`; by default one build.
         margin: as for `verdict`.
-        alpha: chance of a wrong verdict in the family; intervals have confidence 1 - alpha.
+        alpha: chance of a wrong verdict in the family, or share of wrong ones among more than
+            `MANY`; intervals have confidence 1 - alpha.
 
     Raises:
         ValueError: as `paired_ratio` and `verdict` do, or `alpha` is not in (0, 1).
@@ -63,7 +73,8 @@ def judge_family(
     ratios = [paired_ratio(*pair, builds=b, confidence=1 - alpha) for pair, b in both]
     words = [verdict(ratio, margin=margin) for ratio in ratios]
     tests = [p_values(*pair, builds=b, margin=margin) for pair, b in both]
-    p_differ, p_same = (holm([test[n] for test in tests]) for n in (0, 1))
+    adjust = holm if len(tests) <= MANY else false_discovery_control
+    p_differ, p_same = (adjust([test[n] for test in tests]) for n in (0, 1))
     judgements = []
     for ratio, alone, differ, same in zip(ratios, words, p_differ, p_same, strict=True):
         holds = (same if alone is Verdict.SAME else differ) <= alpha
@@ -91,13 +102,27 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 def least_rounds(members: int, alpha: float = 0.05) -> int:
     """Rounds of one build without which no comparison of a family can get a verdict.
 
-    Though all n rounds agree, the sign test gives p = 2 / 2^n, and the first step of `holm` asks
-    for alpha / members.
+    Though all n rounds agree, the sign test gives p = 2 / 2^n. The first step of `holm` asks for
+    alpha / members; with more than `MANY` members alpha is enough, where all of them agree.
 
-    >>> least_rounds(1), least_rounds(5), least_rounds(9)
-    (6, 8, 9)
+    >>> least_rounds(1), least_rounds(5), least_rounds(9), least_rounds(1000)
+    (6, 8, 9, 6)
     """
-    return math.ceil(math.log2(2 * members / alpha))
+    return math.ceil(math.log2(2 * (members if members <= MANY else 1) / alpha))
+
+
+def correction(members: int) -> str:
+    """What the verdicts of a family are corrected by, in words.
+
+    >>> correction(5)
+    'corrected for their number (Holm)'
+    """
+    if members <= MANY:
+        return "corrected for their number (Holm)"
+    return (
+        "corrected for their number (Benjamini-Hochberg: among so many some are wrong, at most "
+        "about one in twenty)"
+    )
 
 
 def family_rate(members: int, alpha: float = 0.05) -> float:

@@ -40,12 +40,10 @@ def heat_maps(story: Story) -> Iterator[Picture]:
     compared = [row for row in story.rows if row.arm not in (REFERENCE, AGAIN)]
     if not compared:
         return
-    panels = [
-        (arm, group, [row for row in compared if row.arm == arm and place(row.cell) == group])
-        for group in dict.fromkeys(place(row.cell) for row in compared)
-        for arm in dict.fromkeys(row.arm for row in compared)
-    ]
-    panels = [panel for panel in panels if panel[2]]
+    maps: dict[str, dict[str, list[Row]]] = {}
+    for row in compared:
+        maps.setdefault(place(row.cell), {}).setdefault(row.arm, []).append(row)
+    panels = [(arm, rows) for arms in maps.values() for arm, rows in arms.items()]
     logs = [abs(math.log(row.ratio.estimate)) for row in compared if row.ratio]
     # Never so fine a scale that a difference within the noise of a machine looks strong.
     bound = max([math.log(1.1), *logs])
@@ -54,10 +52,10 @@ def heat_maps(story: Story) -> Iterator[Picture]:
     columns = min(3, len(panels), max(1, 10 // len(units)))
     size = (WIDTH / max(columns, 2), 0.9 + 0.42 * len(layers))
     # Of the other axes only what differs between the maps: a title has a third of the page.
-    titles = names([rows[0].cell for _, _, rows in panels], size=False)
+    titles = names([rows[0].cell for _, rows in panels], size=False)
 
     def draw(axes: Axes, panel: Any) -> None:
-        (arm, _, rows), title = panel
+        (arm, rows), title = panel
         axes.set_title(f"{arm}\n{title}" if title else arm)
         for row in rows:
             at = units.index(row.cell["units"]), layers.index(row.cell["layers"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from bench.cluster import ClusterExecutor
     from bench.plan import Comparison
     from bench.records import Run
+
+_MANY = 200  # cells: more are no table to read on a terminal
+_LINES = 20  # about what failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +82,7 @@ def _drive(options: Options, argv: list[str]) -> int:
     from bench.node import measure_there
     from bench.places import likeness
     from bench.plan import make_plan
+    from bench.records import recorded_keys
     from bench.run import run_plan
     from bench.runs import find_data, open_run
     from bench.worker import measure
@@ -141,8 +146,10 @@ def _drive(options: Options, argv: list[str]) -> int:
     except Interrupted as stop:
         # The terminal may be what has gone, and a second Ctrl-C may come while the table is made.
         with suppress(OSError, KeyboardInterrupt):
-            _show(folder, options, console)
-        with suppress(OSError):
+            # Of many it takes minutes, which who sends SIGTERM may not wait for.
+            if len(recorded_keys(folder)) <= _MANY:
+                _show(folder, options, console)
+        with suppress(OSError, KeyboardInterrupt):
             console.print(_how_to_go_on(folder, plan, "interrupted", options), soft_wrap=True)
         return stop.status
     except RunStopped as stop:
@@ -202,7 +209,8 @@ def _note_wall(folder: Path) -> None:
 def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str, options: Options) -> str:
     from bench.records import recorded_keys
 
-    done = sum(comparison.cell.key in recorded_keys(folder) for comparison in plan)
+    recorded = recorded_keys(folder)
+    done = sum(comparison.cell.key in recorded for comparison in plan)
     command = f"python -m bench.grid --resume {shlex.quote(str(folder))}"
     command += f" --cluster {options.cluster}" if options.cluster else ""
     return f"{why}; {done} of {len(plan)} comparisons are done and kept, finish with: {command}"
@@ -240,55 +248,58 @@ def _check_same_run(
 def _profile(comparison: "Comparison", folder: Path, options: Options, console: "Console") -> None:
     """Traces every arm of a comparison that worked, each in a process of its own."""
     from bench.arms import AGAIN
-    from bench.board import aggregates, leaf_folder
+    from bench.board import leaf_folder
     from bench.executors import LocalExecutor
     from bench.profiling import profile_arm, write_profile
-    from bench.records import read_run
+    from bench.records import BadRecord, read_header, read_record
 
-    run, records, _ = read_run(folder)
     key = comparison.cell.key
-    large = aggregates(run, records)
-    for record in (record for record in records if record.key == key):
-        for arm in (a for a, found in record.arms.items() if a != AGAIN and "error" not in found):
-            console.print(f"profiling {arm}", soft_wrap=True)
-            leaf = folder / "board" / arm if large else leaf_folder(folder, run, key, arm)
-            try:
-                with LocalExecutor(folder / "worker.log") as executor:
-                    found = executor.call(
-                        profile_arm, comparison, arm, str(leaf), timeout=options.timeout
-                    )
-                write_profile(folder, key, arm, found)
-            except Exception as error:  # a profile is an extra: the measurement stands
-                console.print(f"no profile of {arm}: {error}", soft_wrap=True)
+    try:
+        run, record = read_header(folder), read_record(folder / "records" / f"{key}.json")
+    except (BadRecord, OSError):
+        return  # which is said further on
+    for arm in (a for a, found in record.arms.items() if a != AGAIN and "error" not in found):
+        console.print(f"profiling {arm}", soft_wrap=True)
+        leaf = leaf_folder(folder, run, record, arm)
+        try:
+            with LocalExecutor(folder / "worker.log") as executor:
+                found = executor.call(
+                    profile_arm, comparison, arm, str(leaf), timeout=options.timeout
+                )
+            write_profile(folder, key, arm, found)
+        except Exception as error:  # a profile is an extra: the measurement stands
+            console.print(f"no profile of {arm}: {error}", soft_wrap=True)
 
 
 def _show(folder: Path, options: Options, console: "Console") -> int:
-    from bench.places import told_apart
-    from bench.records import read_run
+    from bench.findings import read_findings
     from bench.report import closing_lines, print_table, report_line, verdict_line
-    from bench.summary import summarise
-    from fixedbias.text import one_line
+    from fixedbias.text import first_of, one_line
 
-    run, records, problems = read_run(folder)
-    run, records = told_apart(run, records)
-    rows = summarise(records, margin=options.margin, target=options.target)
-    print_table(rows, console)
-    for record in records:
-        if record.status == "failed":
-            console.print(one_line(f"{record.key}: failed, {record.reason}"), soft_wrap=True)
-    for problem in problems:
-        console.print(one_line(f"not read: {problem}"), soft_wrap=True)
-    for line in closing_lines(run, records, rows, folder):
+    found = read_findings(folder)
+    failures = [f"{r.key}: failed, {r.reason}" for r in found.records if r.status == "failed"]
+    flags = []
+    if large := len(found.records) > _MANY:
+        flags = [f"{row.key}, {row.arm}: {flag}" for row in found.rows for flag in row.flags]
+    else:
+        print_table(found.rows, console)  # with their flags
+    unread = [f"not read: {problem}" for problem in found.problems]
+    lines = (first_of(these, _LINES) for these in (failures, flags, unread))
+    for line in chain.from_iterable(lines):
+        console.print(one_line(line), soft_wrap=True)
+    for line in closing_lines(found):
         console.print(line, soft_wrap=not console.is_terminal)
     try:
-        report = report_line(folder)
+        report = report_line(found)
     except Exception as error:  # the records are safe: `python -m bench.report` makes it again
         report = f"no report, {type(error).__name__}: {error}; the records are in {folder}"
-    console.print(verdict_line(records, rows), soft_wrap=not console.is_terminal)
+    console.print(verdict_line(found), soft_wrap=not console.is_terminal)
     console.print(report, soft_wrap=True)
-    failed = any("error" in arm for record in records for arm in record.arms.values())
-    failed |= any(record.status == "failed" for record in records)
-    return 1 if failed or problems else 0
+    if large:
+        where = folder / "numbers.csv"
+        console.print(f"the table of all {len(found.records):,} cells: {where}", soft_wrap=True)
+    failed = any("error" in arm for record in found.records for arm in record.arms.values())
+    return 1 if failed or failures or unread else 0
 
 
 def _show_breakdown(folder: Path, console: "Console") -> None:

@@ -25,7 +25,7 @@ class Worker:
     """Whether it takes work: not closing, not paused."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """A comparison that is to be made, and what workers died of while they made it."""
 

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import Any
 
 from bench.arms import REFERENCE
@@ -81,7 +82,9 @@ def provenance(run: Run) -> list[str]:
     for letter, machine in kinds_of(run.machine).items():
         cpu, versions = machine["cpu"], machine["versions"]
         mark = f"{letter}: " if letter else ""
-        parts.append(f"{mark}{cpu['model']}, {cpu['usable_cores']} cores{_threads(run)}")
+        parts.append(
+            f"{mark}{cpu['model']}, {cpu['usable_cores']} cores{_threads(tuple(run.plan))}"
+        )
         parts += [str(gpu.get("name")) for gpu in machine.get("gpus", [])]
         names = {"TensorFlow": "tensorflow", "Keras": "keras", "NumPy": "numpy"}
         named = [f"{name} {versions[key]}" for name, key in names.items() if key in versions]
@@ -89,17 +92,18 @@ def provenance(run: Run) -> list[str]:
     return [" ".join(run.argv), "; ".join(parts), "; ".join(dict.fromkeys(software))]
 
 
-def _threads(run: Run) -> str:
+@lru_cache(maxsize=1)
+def _threads(plan: tuple[str, ...]) -> str:
     """How many of the cores a run's cells on the CPU used, where that is not all."""
-    on_cpu = [key for key in run.plan if "-cpu-" in key]
+    on_cpu = [key for key in plan if "-cpu-" in key]
     found = {int(m[1]) if (m := re.search(r"-P(\d{1,9})\b", key)) else "all" for key in on_cpu}
     if found <= {"all"}:
         return ""
     return f", CPU cells on {' or '.join(sorted(_words('threads', n) for n in found))}"
 
 
-def leaf_table(run: Run, row: Row) -> str:
-    """What is known of one arm of one cell, as a Markdown table."""
+def leaf_table(source: Sequence[str], row: Row) -> str:
+    """What is known of one arm of one cell, as a Markdown table; `source` as from `provenance`."""
     cell = f"T={row.cell['layers']}, {row.cell['units']} units, {place(row.cell)}"
     facts = {"cell": cell, "arm": row.arm}
     if row.ratio:
@@ -124,7 +128,7 @@ def leaf_table(run: Run, row: Row) -> str:
     if row.seconds_to_target:
         median = row.median_to_target
         facts["seconds to the target"] = f"{median:.2f}" if math.isfinite(median) else "never"
-    facts |= dict(zip(("command", "machine", "versions"), provenance(run), strict=True))
+    facts |= dict(zip(("command", "machine", "versions"), source, strict=True))
     flags = {f"note {n}": flag for n, flag in enumerate(row.flags, start=1)}
     lines = [f"| {markdown(k)} | {markdown(v)} |" for k, v in (facts | flags).items()]
     return "\n".join(["| | |", "| --- | --- |", *lines])

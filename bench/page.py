@@ -1,18 +1,22 @@
-"""The report of a run, from its records alone: report.html, report.md and figures.
+"""The report of a run, from its records alone: report.html, report.md, numbers.csv and figures.
 
 The same records give the same bytes: nothing of the moment or the place of writing is in them.
 `report.html` is one file that asks for nothing else; its policy forbids it to.
 """
 
 import base64
+import csv
 import html
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.facts import Facts, gather
+from bench.findings import Findings
 from bench.labels import markdown
 from bench.panels import Picture
 from bench.style import paper, png
+from fixedbias.text import first_of
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -37,25 +41,28 @@ td { border-bottom: 1px solid #e4e4e4; }
 li { margin: .15rem 0; overflow-wrap: anywhere; }
 @media print { body { margin: 0; max-width: none; font-size: 11pt; } h2 { break-after: avoid; } }
 """
+_TROUBLES = 500  # that are listed
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(folder: Path) -> Path:
-    """Writes `report.html`, `report.md` and `figures/` into a run's folder; older ones go.
+def write_report(found: Findings) -> Path:
+    """Writes `report.html`, `report.md`, `numbers.csv` and `figures/` into a run's folder.
+
+    Older ones go.
 
     Args:
-        folder: The run's folder.
+        found: The run.
 
     Returns:
         The path of `report.html`.
 
     Raises:
-        BadRecord, OSError: The run's header cannot be read, or the folder not be written.
+        OSError: The folder cannot be written.
     """
     # Late, so that a run can be summed up where nothing is to be drawn.
     from bench.drawings import draw
 
-    facts = gather(folder)
+    facts, folder = gather(found), found.folder
     pictures: list[tuple[Picture, bytes]] = []
     with paper():
         for picture in draw(facts.story):
@@ -70,9 +77,22 @@ def write_report(folder: Path) -> Path:
     # What was recorded may hold bytes that were no UTF-8.
     how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     (folder / "report.md").write_text(_markdown(facts, pictures), **how)
+    (folder / "numbers.csv").write_text(_csv(facts.numbers), **how)
     path = folder / "report.html"
     path.write_text(_html(facts, pictures), **how)
     return path
+
+
+def _csv(table: Table) -> str:
+    head, body = table
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    for cell, arm, *numbers in body:
+        # A name from elsewhere must not be a formula to a spreadsheet.
+        names = [f"'{name}" if name[:1] in ("=", "+", "-", "@") else name for name in (cell, arm)]
+        writer.writerow([*names, *numbers])
+    return out.getvalue()
 
 
 def _html(facts: Facts, pictures: Sequence[tuple[Picture, bytes]]) -> str:
@@ -108,7 +128,9 @@ def _html(facts: Facts, pictures: Sequence[tuple[Picture, bytes]]) -> str:
         parts += [f"<h2>{e(title)}</h2>", f"<p>{e(words)}</p>" if words else ""]
         parts.append(_html_table(head, rows))
     parts.append('<h2 id="flags">Failed or flagged</h2>')
-    parts += _html_list(facts.troubles) if facts.troubles else ["<p>Nothing.</p>"]
+    parts += (
+        _html_list(first_of(facts.troubles, _TROUBLES)) if facts.troubles else ["<p>Nothing.</p>"]
+    )
     parts += ["<h2>How it was measured</h2>", *(f"<p>{e(text)}</p>" for text in facts.method)]
     parts += ["<h2>The machine</h2>", _html_table((), facts.machine)]
     return "\n".join(part for part in parts if part) + "\n"
@@ -139,7 +161,8 @@ def _markdown(facts: Facts, pictures: Sequence[tuple[Picture, bytes]]) -> str:
     for title, words, (head, rows) in facts.tables:
         parts += [f"## {m(title)}", m(words), _markdown_table(head, rows)]
     parts.append("## Failed or flagged")
-    parts.append("\n".join(f"- {m(item)}" for item in facts.troubles) or "Nothing.")
+    troubles = first_of(facts.troubles, _TROUBLES)
+    parts.append("\n".join(f"- {m(item)}" for item in troubles) or "Nothing.")
     parts += ["## How it was measured", *map(m, facts.method), "## The machine"]
     parts.append(_markdown_table(("", ""), facts.machine))
     return "\n\n".join(part for part in parts if part) + "\n"

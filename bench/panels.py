@@ -1,7 +1,8 @@
 """What the figures of a report share: the run they tell of, pages of panels, legends, log axes."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -31,9 +32,18 @@ class Story:
     margin: float
     target: float | None
 
-    def of(self, record: Record) -> list[Row]:
-        """The rows of a record."""
-        return [row for row in self.rows if row.cell == record.cell]
+    def sample(self, most: int, group: Callable[[Record], Any]) -> "Story":
+        """This of at most so many groups of its records, drawn at random, the same each time.
+
+        Not every n-th: axes of a grid go round, and every n-th may have one width only.
+        """
+        groups = list(dict.fromkeys(map(group, self.records)))
+        if len(groups) <= most:
+            return self
+        drawn = set(random.Random(0).sample(groups, most))
+        records = [record for record in self.records if group(record) in drawn]
+        kept = {record.key for record in records}
+        return replace(self, records=records, rows=[row for row in self.rows if row.key in kept])
 
 
 @dataclass(frozen=True)

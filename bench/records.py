@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -29,6 +30,7 @@ __all__ = [
     "RecordExists",
     "Run",
     "cell_key",
+    "each_record",
     "load",
     "load_samples",
     "new_run_folder",
@@ -105,20 +107,17 @@ def read_header(folder: str | Path) -> Run:
 
 
 def recorded_keys(folder: str | Path) -> set[str]:
-    """Keys that have a file, readable or not: nothing is ever written in its place."""
-    return {path.stem for path in _record_paths(folder)}
+    """Keys that have a file, readable or not: nothing is ever written in its place.
 
-
-def _record_paths(folder: str | Path) -> list[Path]:
-    """The files of records. Unlike `glob`, it does not take a folder that is shut for an empty one.
+    Unlike `glob`, it does not take a folder that is shut for an empty one.
 
     Raises:
         OSError: The folder may not be read.
     """
-    records = Path(folder, "records")
     with suppress(FileNotFoundError):
-        return sorted(records / name for name in os.listdir(records) if name.endswith(".json"))
-    return []
+        names = os.listdir(Path(folder, "records"))
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+    return set()
 
 
 def read_run(folder: str | Path) -> tuple[Run, list[Record], list[BadRecord]]:
@@ -130,21 +129,33 @@ def read_run(folder: str | Path) -> tuple[Run, list[Record], list[BadRecord]]:
     Raises:
         BadRecord, OSError: when the header itself or the folder of records cannot be read.
     """
-    run = read_header(folder)
-    records, problems = [], []
-    for path in _record_paths(folder):
+    run, records, problems = read_header(folder), [], []
+    for found in each_record(folder, run):
+        if isinstance(found, Record):
+            records.append(found)
+        else:
+            problems.append(found)
+    return run, records, problems
+
+
+def each_record(folder: str | Path, run: Run) -> Iterator[Record | BadRecord]:
+    """What `read_run` reads, one after the other: a large run need not be in memory at once.
+
+    Raises:
+        OSError: The folder of records cannot be read.
+    """
+    place = {key: n for n, key in enumerate(run.plan)}
+    for key in sorted(recorded_keys(folder), key=lambda key: (place.get(key, len(place)), key)):
+        path = Path(folder, "records", f"{key}.json")
         try:
             record = read_record(path)
             if why := _unusable(record):
                 raise BadRecord(path, why)
-            records.append(record)
+            yield record
         except BadRecord as problem:
-            problems.append(problem)
+            yield problem
         except OSError as error:
-            problems.append(BadRecord(path, f"cannot be read: {error.strerror}"))
-    place = {key: n for n, key in enumerate(run.plan)}
-    records.sort(key=lambda record: place.get(record.key, len(place)))
-    return run, records, problems
+            yield BadRecord(path, f"cannot be read: {error.strerror}")
 
 
 def _unusable(record: Record) -> str:

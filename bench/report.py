@@ -13,20 +13,21 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from bench.arms import AGAIN, REFERENCE
-from bench.families import family_rate
+from bench.families import correction, family_rate
+from bench.findings import Findings, read_findings
 from bench.labels import place
-from bench.places import UNLIKE, told_apart
+from bench.places import UNLIKE
 from bench.plan import Cell
 from bench.ratios import Ratio
-from bench.records import BadRecord, Record, Run, read_run
+from bench.records import BadRecord, Record
 from bench.rules import UsageError, usage_error
 from bench.sentences import device_line, gpu_line, headline, precision_line, target_line
-from bench.summary import Row, family_sizes, summarise, target_accuracy
+from bench.summary import Row, family_sizes, summarise
 
 
 @dataclass(frozen=True)
 class Options:
-    """Makes report.html, report.md, their figures and the TensorBoard files of a run again."""
+    """Makes report.html, report.md, numbers.csv, figures and TensorBoard files of a run again."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
@@ -37,21 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = tyro.cli(Options, args=arguments, prog="python -m bench.report")
     try:
-        print(report_line(options.run))
+        print(report_line(read_findings(options.run)))
     except (BadRecord, OSError) as error:
         return usage_error(UsageError(f"The folder of a run is needed: {error}."))
     return 0
 
 
-def report_line(folder: Path) -> str:
+def report_line(found: Findings) -> str:
     """Writes the report and the TensorBoard files of a run, and says where the report is."""
     from bench.board import write_board
     from bench.page import write_report
 
-    run, records = told_apart(*read_run(folder)[:2])
-    margin, target = run.options.get("margin", 0.02), run.options.get("target")
-    write_board(folder, run, records, summarise(records, margin=margin, target=target))
-    return f"report: {write_report(folder)}"
+    write_board(found.folder, found.run, found.records, found.rows)
+    return f"report: {write_report(found)}"
 
 
 def comparison_line(record: Record, *, margin: float) -> str:
@@ -105,24 +104,22 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
             console.print(f"{row.arm}: {flag}")
 
 
-def closing_lines(
-    run: Run, records: Sequence[Record], rows: Sequence[Row], folder: Path
-) -> list[str]:
+def closing_lines(found: Findings) -> list[str]:
     """What the table has no room for, and how far to trust the verdicts."""
     from bench.board import LEAVES, aggregates, count_leaves
 
-    target = target_accuracy(run.dataset["name"], run.options.get("target"))
+    rows, target, folder = found.rows, found.target, found.folder
     lines = [target_line(rows, target) if target else "", precision_line(rows)]
     lines += [device_line(rows), gpu_line(rows)]
     sizes = family_sizes(rows)
     if sizes and sizes[0] > 1:
         lines.append(
-            f"verdicts are corrected for their number (Holm); uncorrected, {sizes[0]} arms "
+            f"verdicts are {correction(sizes[0])}; uncorrected, {sizes[0]} arms "
             f"equal to {REFERENCE} would give a wrong one in {family_rate(sizes[0]):.0%} of runs"
         )
     if len(sizes) > 1:
         lines.append(UNLIKE)
-    if aggregates(run, records):
+    if aggregates(found.run, found.records):
         lines.append(
             "TensorBoard has one run per arm here, the cells in the tags, and no HParams: with "
             f"more than {LEAVES} runs, and its Scalars tab opens blank."
@@ -135,9 +132,9 @@ def closing_lines(
     return [line for line in lines if line]
 
 
-def verdict_line(records: Sequence[Record], rows: Sequence[Row]) -> str:
+def verdict_line(found: Findings) -> str:
     """The run in one sentence."""
-    return headline(rows, sum(record.status == "failed" for record in records))
+    return headline(found.rows, found.failed)
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (

@@ -5,19 +5,26 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from bench.board import aggregates, write_board
+from bench.board import write_board
 from bench.config import Options
 from bench.executors import Executor, WorkerDied
 from bench.interrupts import Interrupts
 from bench.machine import anonymous
 from bench.plan import Comparison
-from bench.records import Record, RecordExists, Run, read_run, recorded_keys, utc_now, write_record
+from bench.records import (
+    Record,
+    RecordExists,
+    Run,
+    read_header,
+    recorded_keys,
+    utc_now,
+    write_record,
+)
 from bench.report import comparison_line
 from bench.summary import summarise
 from bench.worker import describe_error
@@ -43,8 +50,7 @@ def run_plan(
         console: Gets a line for each, and a progress view where it is a terminal.
         interrupts: End it between two records.
     """
-    run, records, _ = read_run(folder)
-    done = recorded_keys(folder)
+    run, done = read_header(folder), recorded_keys(folder)
     left = [comparison for comparison in plan if comparison.cell.key not in done]
     begun: dict[Comparison, str] = {}
     with _progress(console) as progress:
@@ -55,7 +61,7 @@ def run_plan(
             progress.update(task, description=str(comparison.cell))
 
         results = executor.map(function, left, timeout=options.timeout, started=started)
-        began, board_due = time.monotonic(), 0.0
+        began = time.monotonic()
         for measured in range(1, len(left) + 1):
             with interrupts.waiting():
                 comparison, future = next(results)
@@ -67,12 +73,7 @@ def run_plan(
             else:
                 line = comparison_line(record, margin=options.margin)
                 progress.console.print(line, soft_wrap=not console.is_terminal)
-                records.append(record)
-                # One file for all cells is written anew each time: a tenth of the time at most.
-                if not aggregates(run, records) or time.monotonic() > board_due:
-                    begin = time.monotonic()
-                    _write_board(folder, run, records, options, progress.console)
-                    board_due = time.monotonic() + 9 * (time.monotonic() - begin)
+                _write_board(folder, run, record, options, progress.console)
             each = (time.monotonic() - began) / measured
             ahead = timedelta(seconds=round(each * (len(left) - measured)))
             progress.update(task, advance=1, left=f"{ahead} left")
@@ -111,12 +112,11 @@ def _record(comparison: Comparison, future: Future, started: str) -> Record:
 
 
 def _write_board(
-    folder: Path, run: Run, records: list[Record], options: Options, console: Console
+    folder: Path, run: Run, record: Record, options: Options, console: Console
 ) -> None:
     """TensorBoard files while the run goes on; at its end come those with corrected verdicts."""
     try:
-        fresh: list[Any] = records if aggregates(run, records) else records[-1:]
-        rows = summarise(fresh, margin=options.margin, target=options.target)
-        write_board(folder, run, fresh, rows)
+        rows = summarise([record], margin=options.margin, target=options.target)
+        write_board(folder, run, [record], rows, add=True)
     except Exception as error:  # the record is safe, and the run goes on
         console.print(f"no TensorBoard files: {error}", soft_wrap=True)

@@ -9,6 +9,9 @@ from bench.arms import AGAIN, REFERENCE
 from bench.labels import device_words, names
 from bench.summary import Row
 from bench.verdicts import Verdict
+from fixedbias.text import first_of
+
+_CLAUSES = 8  # of a sentence: a run of many axes would make hundreds
 
 
 def headline(rows: Sequence[Row], failed: int = 0) -> str:
@@ -113,7 +116,7 @@ def precision_line(rows: Sequence[Row]) -> str:
             span = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else sizes[0]
             said = f"nowhere faster than {REFERENCE}, at {span} units"
         found.append(f"{arm} is {said} at {where}")
-    return f"Precision: {'; '.join(found)}." if found else ""
+    return f"Precision: {'; '.join(first_of(found, _CLAUSES))}." if found else ""
 
 
 def _series(cells: Sequence[dict[str, Any]]) -> list[str]:
@@ -168,7 +171,7 @@ def device_line(rows: Sequence[Row]) -> str:
                 dict.fromkeys(f"{r:.2g}" for r in (ratios[both[0]], ratios[both[-1]]))
             )
             found.append(f"faster on {device} than on {cpu} {said} ({span} times) at {where}")
-    return f"Devices: {REFERENCE} is {'; '.join(found)}." if found else ""
+    return f"Devices: {REFERENCE} is {'; '.join(first_of(found, _CLAUSES))}." if found else ""
 
 
 def gpu_line(rows: Sequence[Row]) -> str:

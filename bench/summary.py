@@ -42,6 +42,7 @@ class Row:
             it was never reached; none without a target.
         flags: What the reader must know before believing the row.
         failed: The arm raised an error, which is its only flag.
+        key: Of the record.
     """
 
     cell: dict[str, Any]
@@ -57,6 +58,7 @@ class Row:
     seconds_to_target: list[float] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     failed: bool = False
+    key: str = ""
 
     @property
     def median_to_target(self) -> float:
@@ -137,7 +139,7 @@ def _row(
 ) -> Row:
     arm, reference = record.arms[name], record.arms.get(REFERENCE, {})
     if "error" in arm:
-        return Row(record.cell, name, flags=[arm["error"]], failed=True)
+        return Row(record.cell, name, flags=[arm["error"]], failed=True, key=record.key)
     samples, baseline = arm.get("samples", []), reference.get("samples", [])
     ratio = None
     if samples and name != REFERENCE:
@@ -163,6 +165,7 @@ def _row(
         joules=arm.get("joules_per_example", math.nan),
         seconds_to_target=[seconds_to(h, goal) for h in arm.get("histories", []) if goal],
         flags=failures + _doubts(arm, ratio, name, record.cell["data"]),
+        key=record.key,
     )
 
 

@@ -23,18 +23,20 @@ def load(folder: str | Path) -> "pd.DataFrame":
     import pandas as pd
 
     from bench.places import likeness
-    from bench.records import read_run
+    from bench.records import BadRecord, each_record, read_header
 
-    _, records, problems = read_run(folder)
-    rows = []
-    for record in records:
+    rows: list[dict[str, Any]] = []
+    for record in each_record(folder, read_header(folder)):
+        if isinstance(record, BadRecord):
+            why = {"status": "unreadable", "reason": record.reason}
+            rows.append({"key": record.path.stem} | why)
+            continue
         own = ("key", "status", "reason", "rounds", "stop")
         row = record.cell | {name: getattr(record, name) for name in own}
         if worker := record.extra.get("worker"):
             row |= {"host": worker["host"], "machine": likeness(worker["machine"], worker)}
         arms = record.arms.items()
         rows += [_single(arm) | row | {"arm": name} | _summary(arm) for name, arm in arms] or [row]
-    rows += [{"key": p.path.stem, "status": "unreadable", "reason": p.reason} for p in problems]
     first = ["key", "arm", "status", "seconds_per_example", "examples_per_second", "accuracy"]
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=[*first, *(c for c in frame.columns if c not in first)])
@@ -47,18 +49,23 @@ def load_samples(folder: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from bench.records import read_run
+    from bench.records import BadRecord, each_record, read_header
 
-    rows = []
-    for record in read_run(folder)[1]:
+    columns = ["key", "arm", "round", "position", "seconds_per_example"]
+    frames = []
+    for record in each_record(folder, read_header(folder)):
+        if isinstance(record, BadRecord):
+            continue
+        rows = []
         samples = {name: iter(arm.get("samples", ())) for name, arm in record.arms.items()}
         for number, turn in enumerate(record.order):
             for position, arm in enumerate(turn):
                 # A failed comparison may end within a round: the rest of that was never timed.
                 if (sample := next(samples[arm], None)) is not None:
                     rows.append((record.key, arm, number, position, sample))
-    columns = ["key", "arm", "round", "position", "seconds_per_example"]
-    return pd.DataFrame(rows, columns=columns)
+        if rows:
+            frames.append(pd.DataFrame(rows, columns=columns))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def _single(arm: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from bench.families import Judgement, judge_family, least_rounds
+from bench.families import Judgement, correction, judge_family, least_rounds
 from bench.peers.process import Task
 from bench.peers.race import out_of_tolerance
 from bench.peers.registry import CEILINGS, OURS
@@ -207,14 +207,14 @@ def _print_means(
         widths = sorted(ratio.halfwidth for ratio in finite)
         console.print(
             f"95 % intervals: half within {widths[len(widths) // 2]:.1%}, all within "
-            f"{widths[-1]:.1%}; = same, ? can't tell (Holm)"
+            f"{widths[-1]:.1%}; = same, ? can't tell; verdicts are {correction(len(judged))}"
         )
     enough, fewest = least_rounds(len(judged)), min(record.rounds for record in done)
     if fewest < enough:
         pace = max(record.extra.get("timing_seconds", 0.0) / record.rounds for record in done)
         hint = f", which --time-cap {math.ceil(pace * enough)} gives" if pace else ""
         console.print(
-            f"{fewest} rounds give no verdict among {len(judged)} (Holm), however clear: it takes "
+            f"{fewest} rounds give no verdict among {len(judged)}, however clear: it takes "
             f"{enough}{hint}",
             soft_wrap=True,
         )

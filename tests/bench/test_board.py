@@ -137,6 +137,20 @@ def test_a_large_run_has_a_directory_per_arm(make_run):
     assert not aggregates(run, records[:0])
 
 
+def test_a_large_run_grows_record_by_record(make_run):
+    records = [trained(units) for units in range(1, LEAVES // 2 + 2)]
+    folder = make_run("run", records)
+    run, records, _ = read_run(folder)
+    for record in records:
+        write_board(folder, run, [record], summarise([record], margin=0.02), add=True)
+    assert count_leaves(folder) == 2
+    _, added = read(folder / "board" / "fixed")
+    write_board(folder, run, records, summarise(records, margin=0.02))
+    _, whole = read(folder / "board" / "fixed")
+    assert added.keys() == whole.keys()
+    assert sum(tag.endswith("accuracy/test") for tag in added) == len(records)
+
+
 def test_records_from_before_weights_were_kept_are_shown(make_run):
     folder = board(make_run, make_record(fixed=1.0))
     _, found = read(folder / "board" / "L3-U64" / "fixed")

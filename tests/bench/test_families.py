@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import bench.families
-from bench.families import family_rate, holm, judge_family
+from bench.families import MANY, correction, family_rate, holm, judge_family
 from bench.ratios import p_values, paired_ratio
 from bench.verdicts import Verdict, verdict
 from tests.bench.sessions import WRONG, in_builds, paired_times, session
@@ -61,6 +61,17 @@ def test_a_word_that_few_rounds_earn_alone_is_lost_in_a_crowd(speedup, word):
     crowd = judge_family([few] * 10 + [many] * 2)
     assert [j.alone for j in crowd] == [word] * 12
     assert [j.verdict for j in crowd] == ["can't tell"] * 10 + [word] * 2
+
+
+def test_a_large_family_is_corrected_for_the_share_that_is_wrong():
+    few = (np.full(8, 1.05), np.ones(8))  # p = 2 / 2^8
+    equal = (np.ones(8), np.ones(8))
+    assert {j.verdict for j in judge_family([few] * MANY)} == {"can't tell"}
+    assert {j.verdict for j in judge_family([few] * (MANY + 1))} == {"faster"}
+    judged = judge_family([few] * 10 + [equal] * MANY)  # 10 of 110: 0.0078 * 11 > 0.05
+    assert {j.verdict for j in judged[:10]} == {"can't tell"}
+    assert "Holm" in correction(MANY)
+    assert "Hochberg" in correction(MANY + 1)
 
 
 def test_a_family_may_be_empty():

@@ -9,6 +9,7 @@ import pynvml
 import pytest
 
 from bench.facts import gather
+from bench.findings import read_findings
 from bench.nvml import GpuWatch
 from bench.sentences import gpu_line
 from bench.summary import summarise
@@ -199,7 +200,7 @@ def test_memory_and_energy_are_shown_where_they_are_known(make_run):
     record = make_record(fixed=arm | {"joules_per_example": 2.5e-4})
     rows = summarise([record], margin=0.02)
     assert gpu_line(rows).endswith(": fixed 7 MiB, 0.25 J.")
-    ((_, _, (head, body)),) = gather(make_run("gpu", [record])).tables
+    ((_, _, (head, body)),) = gather(read_findings(make_run("gpu", [record]))).tables
     (line,) = (line for line in body if line[1] == "fixed")
     shown = dict(zip(head, line, strict=True))
     assert (shown["GPU MiB"], shown["J for 1,000"]) == ("7", "0.25")
@@ -208,5 +209,5 @@ def test_memory_and_energy_are_shown_where_they_are_known(make_run):
 def test_on_a_cpu_nothing_of_it_is_shown(make_run):
     record = make_record(fixed=1.0)
     assert gpu_line(summarise([record], margin=0.02)) == ""
-    ((_, _, (head, _)),) = gather(make_run("cpu", [record])).tables
+    ((_, _, (head, _)),) = gather(read_findings(make_run("cpu", [record]))).tables
     assert "GPU MiB" not in head

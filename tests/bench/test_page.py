@@ -3,9 +3,12 @@
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from PIL import Image
 
+from bench import facts, page
+from bench.findings import read_findings
 from bench.page import write_report
 from bench.records import Record, read_run
 from bench.report import main
@@ -44,7 +47,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     plan = [good.key, bad.key, dead.key, "x-L9"]
     write_run_folder(folder, [good, bad, failed], plan=plan)
-    write_report(folder)
+    write_report(read_findings(folder))
     return folder
 
 
@@ -52,7 +55,7 @@ def test_the_same_records_give_the_same_bytes(run):
     files = {p: p.read_bytes() for p in run.glob("**/*") if p.suffix in (".html", ".md", ".png")}
     assert len(files) > 10
     (run / "figures" / "stale.png").write_bytes(b"")
-    write_report(run)
+    write_report(read_findings(run))
     again = {path: path.read_bytes() for path in files}
     assert again == files
 
@@ -110,7 +113,7 @@ def test_runs_with_little_in_them_have_reports_too(make_run):
     record = make_record(fixed=1.0, rounds=3)
     failed = Record(key=record.key, cell=record.cell, status="failed", reason="no")
     for name, records in {"short": [record], "failed": [failed], "empty": []}.items():
-        assert write_report(make_run(name, records)).stat().st_size > 1000
+        assert write_report(read_findings(make_run(name, records))).stat().st_size > 1000
 
 
 def test_the_command_makes_it_again(run, capsys):
@@ -118,3 +121,24 @@ def test_the_command_makes_it_again(run, capsys):
     assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
     assert main([str(run / "absent")]) == 2
     assert capsys.readouterr().err.startswith("error: The folder of a run is needed: ")
+
+
+def test_the_table_is_there_for_spreadsheets_without_formulas(make_run):
+    record = make_record(fixed=1.0, **{"=cmd()": 1.0})
+    folder = make_run("run", [record])
+    write_report(read_findings(folder))
+    frame = pd.read_csv(folder / "numbers.csv")
+    assert frame["arm"].tolist() == ["dense", "fixed", "'=cmd()", "dense (A/A)"]
+    assert frame.loc[1, "verdict"] == "same"
+    assert frame["cell"].unique().tolist() == ["T=3, 64 units"]
+
+
+def test_a_page_of_a_large_run_has_the_first_rows_and_says_so(make_run, monkeypatch):
+    monkeypatch.setattr(facts, "_ROWS", 2)
+    monkeypatch.setattr(page, "_TROUBLES", 1)
+    records = [make_record(units, fixed={"error": "ValueError: no"}) for units in (8, 16)]
+    folder = make_run("run", records)
+    text = write_report(read_findings(folder)).read_text()
+    assert "The first 2 rows of 6, of 2 cells: numbers.csv has all." in text
+    assert "... and 1 more" in text
+    assert len((folder / "numbers.csv").read_text().splitlines()) == 7

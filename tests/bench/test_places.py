@@ -8,6 +8,7 @@ import pytest
 from bench.compare import main as compare
 from bench.facts import gather
 from bench.families import judge_family
+from bench.findings import read_findings
 from bench.labels import provenance
 from bench.machine import describe_machine
 from bench.page import write_report
@@ -96,12 +97,12 @@ def test_verdicts_are_a_family_for_each_machine(two_kinds):
 
 
 def test_the_report_says_so(two_kinds):
-    facts = gather(two_kinds)
+    facts = gather(read_findings(two_kinds))
     assert any("Nothing is pooled over them" in text for text in facts.method)
     machines = dict(facts.machine)
     assert machines["made, machine A"] == "4 comparisons on host0, host2, each owning 1 cores"
     assert machines["CPU, machine B"].startswith("Slow")
-    text = write_report(two_kinds).read_text()
+    text = write_report(read_findings(two_kinds)).read_text()
     assert "machine A" in text
     assert "machine B" in text
 

@@ -89,7 +89,7 @@ def write_board(
         own: dict[Path, list[Event]] = {}
         for record, name, row in trained:
             cell = f"{names.get(record.key, record.key)}/"
-            own.setdefault(folder / "board" / _name(name), []).extend(
+            own.setdefault(_leaf(folder, "", name), []).extend(
                 [
                     *_curves(record, row, cell),
                     _event(record, text_pb(f"{cell}summary", leaf_table(source, row)), 0),
@@ -99,7 +99,7 @@ def write_board(
             _write(path, events, add=add)
         return
     for record, name, row in trained:
-        leaf = folder / "board" / names.get(record.key, record.key) / _name(name)
+        leaf = _leaf(folder, names.get(record.key, record.key), name)
         where = leaf.relative_to(folder.parent).as_posix()
         events = [
             *_hparams(where, record, row),
@@ -116,8 +116,11 @@ def write_board(
 def leaf_folder(folder: Path, run: Run, record: Record, arm: str) -> Path:
     """The directory of one arm of one cell; of all cells in a run too large for that."""
     name = _leaf_names(tuple(run.plan)).get(record.key, record.key)
-    cell = [] if aggregates(run, [record]) else [name]
-    return folder.joinpath("board", *cell, _name(arm))
+    return _leaf(folder, "" if aggregates(run, [record]) else name, arm)
+
+
+def _leaf(folder: Path, cell: str, arm: str) -> Path:
+    return folder / "board" / cell / _name(arm)
 
 
 def _name(arm: str) -> str:

@@ -1,12 +1,21 @@
 """The ceiling: how fast this machine does the bare matrix products of a training step."""
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.arms import REFERENCE
+from bench.plan import Comparison
 from bench.ratios import paired_ratio
-from bench.timing import Burst
+from bench.tasks import task_of
+from bench.timing import Burst, measure_rounds
+
+
+class NoCeiling(Exception):
+    """The bare products cannot be timed here. Its text says why."""
 
 
 class Product(NamedTuple):
@@ -80,6 +89,63 @@ def ceiling_share(samples: Mapping[str, list[float]], arm: str) -> float:
     return min(
         1 / paired_ratio(samples[arm], samples[name]).estimate for name in samples if name != arm
     )
+
+
+def measure_ceiling(comparison: Comparison, reference: Burst, steps: int) -> dict[str, Any]:
+    """Times the bare products beside the reference arm, in rounds of their own.
+
+    Apart from the arms' rounds, so that no library's threads disturb what is compared.
+
+    Args:
+        comparison: What is measured.
+        reference: The reference arm's burst.
+        steps: Training steps of one launch of it.
+
+    Returns:
+        For a record's `extra["ceiling"]`: seconds of every round under the arm's name and the
+        libraries', their order, how long all of it took, and the products' FLOPs per example.
+
+    Raises:
+        NoCeiling: On a GPU, launching the products takes as long as they do.
+    """
+    import keras
+
+    cell = comparison.cell
+    task = task_of(cell.data)
+    sizes = {"inputs": math.prod(task.input_shape), "classes": task.outputs}
+    products = step_products(cell.layers, cell.units, cell.batch_size, **sizes)
+    dtype = keras.config.dtype_policy().compute_dtype
+    common: dict[str, Any] = {"device": cell.device, "dtype": dtype}
+    bursts = ceiling_bursts(products, cell.batch_size, steps, **common)
+    for burst in bursts.values():
+        burst.warm()
+    if cell.device != "cpu":
+        tiny = launching(len(products), cell.batch_size, steps, **common)
+        tiny.warm()
+        launch, whole = (
+            min(burst.sample(1, time.perf_counter) for _ in range(5))
+            for burst in (tiny, bursts["tensorflow"])
+        )
+        if launch > whole / 2:
+            raise NoCeiling(
+                f"launching the products one by one takes {launch / whole:.0%} of their time"
+            )
+    session = measure_rounds(
+        {REFERENCE: reference, **bursts},
+        reference=REFERENCE,
+        compared=list(bursts),
+        seed=comparison.order_seed,
+        floor=comparison.floor,
+        halfwidth=5 * comparison.halfwidth,
+        cap=min(5.0, comparison.time_cap / 4),
+        min_rounds=10,
+    )
+    return {
+        "samples": session.samples,
+        "order": session.order,
+        "seconds": session.seconds,
+        "flops_per_example": sum(p.flops for p in products) / cell.batch_size,
+    }
 
 
 def _burst(step: Callable[[], Any], batch_size: int, steps: int) -> Burst:

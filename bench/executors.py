@@ -16,7 +16,8 @@ from pebble import ProcessExpired, ProcessPool
 
 from bench.plan import Comparison
 from bench.records import Record
-from bench.worker import ran_out, start_worker
+from bench.startup import start_worker
+from bench.worker import ran_out
 
 COMPARISONS_PER_WORKER = 4
 

@@ -49,6 +49,11 @@ class Burst:
         self.wait(launched)
         return clock() - begin
 
+    def warm(self) -> float:
+        """Launches twice, and returns the seconds that the first took longer: of compiling."""
+        first, second = (self.sample(1, time.perf_counter) for _ in range(2))
+        return max(0.0, first - second)
+
 
 class Watch(Protocol):
     """Tells whether a round was measured on a device that something slowed down."""

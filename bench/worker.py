@@ -1,60 +1,16 @@
 """One comparison, measured in a process of its own."""
 
 import gc
-import math
-import os
 import random
-import signal
-import sys
-import threading
 import time
 from functools import lru_cache
 from typing import Any
 
 from bench.arms import AGAIN, REFERENCE, Arm, find_arm, user_arms
-from bench.plan import Cell, Comparison
+from bench.plan import Comparison
 from bench.records import Record, utc_now
 from bench.tasks import TASKS, make_task, task_of
 from fixedbias.text import one_line
-
-
-class NoCeiling(Exception):
-    """The bare products cannot be timed here. Its text says why."""
-
-
-def start_worker(log: str) -> None:
-    """Sets up a new worker process, before TensorFlow is imported in it.
-
-    What TensorFlow, XLA or a crash writes to the terminal goes to the file `log` instead.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    if hasattr(signal, "SIGHUP"):  # comes to all of a terminal's processes: the driver decides
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError:  # the folder is gone or full: the driver will say so when it writes
-        file = os.open(os.devnull, os.O_WRONLY)
-    sys.stdout.flush()
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-    _end_with_parent()
-
-
-def _end_with_parent() -> None:
-    """A driver that is killed cannot stop its workers: they look whether it is still there.
-
-    Not Linux's PR_SET_PDEATHSIG, which kills when the thread ends that started the process.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def list_gpus() -> list[str]:
@@ -106,6 +62,7 @@ def measure(comparison: Comparison) -> Record:
 
 
 def _measure(comparison: Comparison) -> dict[str, Any]:
+    from bench.ceilings import NoCeiling, measure_ceiling
     from bench.engines import burst_steps, prepare_data, training_burst
     from bench.models import CellModel, build_model
     from bench.nvml import GpuWatch
@@ -149,7 +106,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
                 steps = burst_steps(cell.batch_size, data.examples, comparison.floor, seconds)
             begin = time.perf_counter()
             bursts[name] = burst_of(name)
-            arms[name]["burst_compile_seconds"] = _warm(bursts[name])
+            arms[name]["burst_compile_seconds"] = bursts[name].warm()
             build_seconds += time.perf_counter() - begin
             arms[name] |= memory.found()
         # Any layer may raise anything, or call sys.exit(): it costs its own arm only.
@@ -183,7 +140,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
                 models[name] = build_model(arm_of(name), cell, 0)
                 bursts[name] = burst_of(name)
             for burst in bursts.values():
-                _warm(burst)
+                burst.warm()
         except (SystemExit, KeyboardInterrupt) as error:  # a layer's
             raise RuntimeError(describe_error(error)) from None
         return bursts
@@ -216,7 +173,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
                 problem = describe_error(error)
     if session.order and not session.problem:
         try:
-            ceiling = _ceiling(cell, bursts[REFERENCE], steps, comparison)
+            ceiling = measure_ceiling(comparison, bursts[REFERENCE], steps)
         except NoCeiling as error:
             no_ceiling = f"no ceiling: {error}"
         except Exception as error:  # no reason to lose what was timed
@@ -294,60 +251,3 @@ def dataset_of(name: str, folder: str | None) -> Any:
     if name in TASKS:
         return make_task(name)
     return load_dataset(name, folder, download=False)
-
-
-def _warm(burst: Any) -> float:
-    """Runs a burst twice; what the first took longer than the second was compiling."""
-    seconds = []
-    for _ in range(2):
-        begin = time.perf_counter()
-        burst.wait(burst.launch())
-        seconds.append(time.perf_counter() - begin)
-    return max(0.0, seconds[0] - seconds[1])
-
-
-def _ceiling(cell: Cell, reference: Any, steps: int, comparison: Comparison) -> dict[str, Any]:
-    """Times the bare products beside the reference arm, in rounds of their own.
-
-    Apart from the arms' rounds, so that no library's threads disturb what is compared.
-    """
-    import keras
-
-    from bench.ceilings import ceiling_bursts, launching, step_products
-    from bench.timing import measure_rounds
-
-    task = task_of(cell.data)
-    sizes = {"inputs": math.prod(task.input_shape), "classes": task.outputs}
-    products = step_products(cell.layers, cell.units, cell.batch_size, **sizes)
-    dtype = keras.config.dtype_policy().compute_dtype
-    common: dict[str, Any] = {"device": cell.device, "dtype": dtype}
-    bursts = ceiling_bursts(products, cell.batch_size, steps, **common)
-    for burst in bursts.values():
-        _warm(burst)
-    if cell.device != "cpu":
-        tiny = launching(len(products), cell.batch_size, steps, **common)
-        _warm(tiny)
-        launch, whole = (
-            min(burst.sample(1, time.perf_counter) for _ in range(5))
-            for burst in (tiny, bursts["tensorflow"])
-        )
-        if launch > whole / 2:
-            raise NoCeiling(
-                f"launching the products one by one takes {launch / whole:.0%} of their time"
-            )
-    session = measure_rounds(
-        {REFERENCE: reference, **bursts},
-        reference=REFERENCE,
-        compared=list(bursts),
-        seed=comparison.order_seed,
-        floor=comparison.floor,
-        halfwidth=5 * comparison.halfwidth,
-        cap=min(5.0, comparison.time_cap / 4),
-        min_rounds=10,
-    )
-    return {
-        "samples": session.samples,
-        "order": session.order,
-        "seconds": session.seconds,
-        "flops_per_example": sum(p.flops for p in products) / cell.batch_size,
-    }

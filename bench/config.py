@@ -92,6 +92,9 @@ class Options:
     newest finished run under --results that is like it, or by a short calibration."""
     workers: tuple[int, ...] = (1, 2, 10, 100, 1000)
     """Numbers of workers for --plan-cost."""
+    evidence: Path | None = None
+    """For --plan-cost: the run to go by, also of a cluster's workers (default: the newest of this
+    machine that is like the plan)."""
     failure_rate: float = 0.01
     """For --plan-cost: failures of a worker per hour; what it was measuring is begun again."""
     straggler_rate: float = 0.01

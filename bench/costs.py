@@ -23,9 +23,10 @@ from scipy.optimize import nnls
 
 from bench.arms import AGAIN
 from bench.executors import COMPARISONS_PER_WORKER
-from bench.places import likeness
+from bench.places import kind_of, likeness
 from bench.plan import Cell, Comparison
 from bench.records import BadRecord, Record, Run, read_header, read_run
+from bench.rules import UsageError, words
 from bench.tasks import EXAMPLES, TASKS, task_of
 from fixedbias.datasets import check_name
 
@@ -46,16 +47,26 @@ class Evidence:
         folder: Of the run.
         run: Its header.
         records: Those of its comparisons that were measured.
+        machine: What they ran on.
+        workers: How many of a cluster's they ran on; 0 for the driver's own machine.
         begin, end, start, handling: See `bench.simulation.Conditions`.
     """
 
     folder: Path
     run: Run
     records: list[Record]
+    machine: dict[str, Any]
+    workers: int
     begin: float
     end: float
     start: float
     handling: float
+
+    def devices(self, asked: str) -> list[str]:
+        """What `--device` means where this was measured."""
+        if asked in ("auto", "all"):
+            return sorted({record.cell["device"] for record in self.records})
+        return ["gpu:0" if asked == "gpu" else asked]
 
 
 @dataclass(frozen=True)
@@ -88,8 +99,7 @@ def find_evidence(
 ) -> Evidence | None:
     """The newest finished run under `results` that was made on this machine and fits the plan.
 
-    It fits when each kind of comparison in the plan (device, engine, precision, data, threads) is
-    in it, timed or not as they are, and when it tells what an axis does whose values are others.
+    It fits if `why_unfit` says nothing against it.
 
     Args:
         results: Folder of runs.
@@ -103,14 +113,58 @@ def find_evidence(
             alike = likeness(run.machine) == likeness(machine)
         except (BadRecord, KeyError, OSError):
             continue
-        timed = not run.options.get("accuracy_only", False)
-        if alike and run.argv[2:3] == ["bench.grid"] and timed == (not plan[0].accuracy_only):
+        if alike and not _unlike(run, plan):  # before what takes longer to read
             newest.append((run.created, wall.parent))
     for _, folder in sorted(newest, reverse=True):
         found = read_evidence(folder)
-        if found and not missing(found, plan) and _spans(found, plan):
+        if found and not found.workers and not why_unfit(found, plan):
             return found
     return None
+
+
+def named_evidence(folder: Path) -> Evidence:
+    """The run that `--evidence` names: of any machine, of a cluster's workers too.
+
+    Raises:
+        UsageError: It is no finished run, or nothing in it was measured.
+    """
+    found = read_evidence(folder)
+    if found is None:
+        raise UsageError(
+            "--evidence must be the folder of a finished run in which something was measured. "
+            f"Received: {folder}."
+        )
+    return found
+
+
+def why_unfit(evidence: Evidence, plan: Sequence[Comparison]) -> str:
+    """Why a run does not tell what a plan takes; empty if it does.
+
+    Each kind of comparison in the plan (device, engine, precision, data, threads) must be in it,
+    timed or not as they are; it must tell what an axis does whose values are others, and be of one
+    kind of machine.
+    """
+    if why := _unlike(evidence.run, plan):
+        return why
+    if len({kind_of(evidence.run, record)[0] for record in evidence.records}) > 1:
+        return "its comparisons ran on unlike machines"
+    if unknown := missing(evidence, plan):
+        return f"nothing of {words(min(unknown, key=str))} is in it"
+    for axis in ("layers", "units", "batch_size"):
+        known = {record.cell[axis] for record in evidence.records}
+        if len(known) == 1 and {getattr(comparison.cell, axis) for comparison in plan} - known:
+            return f"all of it has {axis.replace('_', ' ')} {min(known)}, and the plan has others"
+    return ""
+
+
+def _unlike(run: Run, plan: Sequence[Comparison]) -> str:
+    """What a run's header has against it as evidence."""
+    if run.argv[2:3] != ["bench.grid"]:
+        return "it is not of bench.grid"
+    timed = not run.options.get("accuracy_only", False)
+    if timed == plan[0].accuracy_only:
+        return "one of the two trains only (--accuracy-only), and the other times"
+    return ""
 
 
 def missing(evidence: Evidence, plan: Sequence[Comparison]) -> set[tuple]:
@@ -119,40 +173,52 @@ def missing(evidence: Evidence, plan: Sequence[Comparison]) -> set[tuple]:
     return wanted - {_kind(record.cell) for record in evidence.records}
 
 
-def _spans(evidence: Evidence, plan: Sequence[Comparison]) -> bool:
-    """Whether every axis has several values in the evidence, or in the plan no other than there."""
-    for axis in ("layers", "units", "batch_size"):
-        known = {record.cell[axis] for record in evidence.records}
-        if len(known) == 1 and {getattr(comparison.cell, axis) for comparison in plan} - known:
-            return False
-    return True
-
-
 def read_evidence(folder: Path) -> Evidence | None:
-    """A finished run as evidence; None if it cannot be read, nothing in it was measured, or
-    something was measured on a cluster's workers.
-    """
+    """A finished run as evidence; None if it cannot be read or nothing in it was measured."""
     try:
         run, records, _ = read_run(folder)
         wall = json.loads((folder / WALL).read_text())
         began, ended = float(wall["began"]), float(wall["ended"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (BadRecord, OSError, ValueError, KeyError, TypeError):
         return None
     good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
-    if not good or any("worker" in record.extra for record in records):
+    if not good:
         return None
     created = _moment(run.created)
-    spans = sorted((_moment(r.started), _moment(r.ended)) for r in records)
-    # A worker is new for the first comparison and after every so many: those waits are longer.
-    gaps = list(enumerate((start - end for (_, end), (start, _) in pairwise(spans)), 1))
-    usual = [gap for n, gap in gaps if n % COMPARISONS_PER_WORKER]
+    by_place: dict[str, list[tuple[float, float]]] = {}
+    for r in records:
+        span = _moment(r.started), _moment(r.ended)
+        by_place.setdefault(_place(r), []).append(span)
+    first: list[float] = []
+    usual: list[float] = []
+    new: list[float] = []
+    for spans in map(sorted, by_place.values()):
+        first.append(spans[0][0] - created)
+        # A worker is new for the first comparison and after every so many: those waits are longer.
+        for n, ((_, end), (start, _)) in enumerate(pairwise(spans), 1):
+            (usual if n % COMPARISONS_PER_WORKER else new).append(start - end)
     handling = max(0.0, statistics.median(usual)) if usual else 0.0
     # The first of all may find its files not yet in memory.
-    new = [gap - handling for n, gap in gaps if n % COMPARISONS_PER_WORKER == 0]
-    start = max(0.0, statistics.median(new) if new else spans[0][0] - created)
-    begin, end = max(0.0, created - began), max(0.0, ended - spans[-1][1])
-    # The last record too was handled before the report.
-    return Evidence(folder, run, good, begin, max(0.0, end - handling), start, handling)
+    waits = [wait - handling for wait in new] or first
+    last = max(end for spans in by_place.values() for _, end in spans)
+    begin, end = max(0.0, created - began), max(0.0, ended - last)
+    return Evidence(
+        folder,
+        run,
+        good,
+        machine=kind_of(run, good[0])[1],
+        workers=len({_place(record) for record in records if "worker" in record.extra}),
+        begin=begin,
+        end=max(0.0, end - handling),  # the last record too was handled before the report
+        start=max(0.0, statistics.median(waits)),
+        handling=handling,
+    )
+
+
+def _place(record: Record) -> str:
+    """Names the worker that a comparison was measured by."""
+    worker = record.extra.get("worker") or {}
+    return json.dumps([worker.get(name) for name in ("host", "cores", "gpu")])
 
 
 def predict(plan: Sequence[Comparison], evidence: Evidence) -> Prediction:

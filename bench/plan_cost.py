@@ -17,8 +17,10 @@ from bench.costs import (
     Prediction,
     find_evidence,
     missing,
+    named_evidence,
     predict,
     read_evidence,
+    why_unfit,
 )
 from bench.executors import COMPARISONS_PER_WORKER
 from bench.findings import PANELS
@@ -53,8 +55,15 @@ def print_cost(options: Options) -> int:
 
     console = Console(highlight=False, markup=False, emoji=False)
     located, _ = find_data(options.data, options.data_dir, options.task)
-    plan = make_plan(options, find_devices(options.device), located.name, located.data_dir)
-    evidence = find_evidence(options.results, describe_machine(), plan)
+    named = None if options.evidence is None else named_evidence(options.evidence)
+    devices = named.devices(options.device) if named else find_devices(options.device)
+    plan = make_plan(options, devices, located.name, located.data_dir)
+    if named and (why := why_unfit(named, plan)):
+        raise UsageError(
+            f"--evidence must be a run that tells what this plan takes. Received: {named.folder}, "
+            f"but {why}."
+        )
+    evidence = named or find_evidence(options.results, describe_machine(), plan)
     if evidence is None:
         evidence = _calibrate(replace(options, data=located.name), console)
         if unknown := missing(evidence, plan):
@@ -111,9 +120,12 @@ def _premises(
         f"{conditions.spread:.0%}, {conditions.stragglers:.1%} take {conditions.slowdown:g} times "
         f"as long, a worker fails {conditions.failures:g} times an hour"
     )
-    cores = evidence.run.machine["cpu"]["usable_cores"]
-    alike = f"a worker is as this machine is, with {cores} core{'s' * (cores > 1)} of its own"
-    lines = [source, alike, chance]
+    lines = [source, _worker(evidence), chance]
+    if not evidence.workers and max(options.workers) > 1:
+        lines.append(
+            "workers on one machine slow each other, which this does not foresee; a run on such "
+            "workers does, as --evidence"
+        )
     if prediction.beyond > 2:
         lines.append(
             f"the largest network is {prediction.beyond:.1f} times the largest recorded one: its "
@@ -125,6 +137,14 @@ def _premises(
             "precision needs is not recorded"
         )
     return lines
+
+
+def _worker(evidence: Evidence) -> str:
+    """What a worker is taken for."""
+    cores = evidence.machine["cpu"]["usable_cores"]
+    whose = f"each of the {evidence.workers} of that run" if evidence.workers else "its machine"
+    model = evidence.machine["cpu"]["model"]
+    return f"a worker is as {whose}: {model}, with {cores} core{'s' * (cores > 1)} of its own"
 
 
 def _row(workers: int, found: Sequence[Outcome], watts: float | None) -> list[str]:

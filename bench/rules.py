@@ -51,9 +51,10 @@ def check_options(options: "Options") -> None:
         )
     check_precisions(options.precision, [options.device])
     cores = usable_cores()
+    # What a cluster's workers have is theirs to know.
+    here = options.cluster is None and options.evidence is None
     for threads in options.threads:
-        # What a cluster's workers have is theirs to know.
-        if isinstance(threads, int) and threads > cores and options.cluster is None:
+        if isinstance(threads, int) and threads > cores and here:
             raise UsageError(
                 f"--threads must not be more than the {cores} cores here, or all. "
                 f"Received: {threads}."
@@ -80,6 +81,8 @@ def check_options(options: "Options") -> None:
             "--straggler-rate must be a share of 1, such as 0.01. "
             f"Received: {options.straggler_rate:g}."
         )
+    if options.evidence is not None and not options.plan_cost:
+        raise UsageError(f"--evidence is for --plan-cost. Received: {options.evidence} without it.")
     if options.plan_cost and importlib.util.find_spec("simpy") is None:
         raise UsageError("--plan-cost needs simpy: pip install 'fixedbias[plan]'.")
     if options.profile and importlib.util.find_spec("xprof") is None:
@@ -93,7 +96,7 @@ def check_options(options: "Options") -> None:
     except ValueError as error:
         raise UsageError(f"--data: {error}.") from None
     check_cluster(options)
-    if not options.force and options.cluster is None:
+    if not options.force and here:
         _check_memory(options, examples)
     for preset in options.bias:
         _check_bias(preset, max(options.layers) - 1, options.units)
@@ -130,8 +133,8 @@ def check_cluster(options: "Options") -> None:
         )
     if options.plan_cost:
         raise UsageError(
-            "--plan-cost predicts from runs on this machine and asks no cluster: leave --cluster "
-            "out, and say with --workers how many there would be."
+            "--plan-cost asks no cluster: leave --cluster out, say with --workers how many there "
+            "would be, and name a run on such workers with --evidence."
         )
     for name in ("profile", "time_breakdown"):
         if getattr(options, name):

@@ -162,6 +162,80 @@ def test_what_says_nothing_of_an_axis_or_ran_elsewhere_is_no_evidence(finished, 
     assert find_evidence(tmp_path, machine, plan_of(OPTIONS)[1]) is None
 
 
+def on_workers(folder, machines: list[dict]) -> None:
+    """Makes a run one of a cluster's workers, which take turns; each is a machine of its own."""
+    for n, path in enumerate(sorted((folder / "records").glob("*.json"))):
+        record = json.loads(path.read_text())
+        turn = n % len(machines)
+        worker = {"host": f"h{turn}", "cores": [0], "gpu": None, "machine": machines[turn]}
+        record["extra"]["worker"] = worker
+        path.write_text(json.dumps(record))
+
+
+def plan_cost(*more: object) -> int:
+    from bench import grid
+
+    return grid.main([*OPTIONS.split(), "--plan-cost", "--workers", "2", *map(str, more)])
+
+
+def test_a_clusters_run_is_evidence_when_named(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = describe_machine() | {"id": "x"}
+    elsewhere["cpu"] = elsewhere["cpu"] | {"model": "Other CPU", "usable_cores": 3}
+    folder = finished(factor=2.0)
+    on_workers(folder, [elsewhere, elsewhere])
+    found = read_evidence(folder)
+    assert found.workers == 2
+    _, plan = plan_of(OPTIONS)
+    recorded = sum(record.extra["seconds"] for record in found.records)
+    assert sum(predict(plan, found).seconds) == pytest.approx(recorded, rel=1e-3)
+    assert plan_cost("--evidence", folder) == 0
+    out = capsys.readouterr().out
+    assert "as each of the 2 of that run: Other CPU, with 3 cores of its own" in out
+    assert "slow each other" not in out
+    on_workers(folder, [elsewhere, elsewhere | {"id": "y"}])
+    assert plan_cost("--evidence", folder) == 2
+    assert "its comparisons ran on unlike machines" in capsys.readouterr().err
+
+
+def test_workers_of_one_machine_are_said_not_to_be_foreseen(finished, tmp_path, capsys):
+    finished()
+    assert plan_cost("--results", tmp_path) == 0
+    assert "workers on one machine slow each other" in capsys.readouterr().out
+    assert plan_cost("--results", tmp_path, "--workers", "1") == 0
+    assert "slow each other" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (OPTIONS.replace("16 64", "16"), "all of it has units 16"),
+        (f"{OPTIONS} --engine fit", "nothing of cpu, compiled"),
+        (f"{OPTIONS} --accuracy-only", "trains only"),
+    ],
+)
+def test_named_evidence_that_does_not_fit_is_refused(arguments, why, finished, capsys):
+    assert plan_cost("--evidence", finished("unfit", arguments)) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_what_is_no_finished_run_is_no_evidence(finished, tmp_path, capsys):
+    folder = finished()
+    (folder / "wall.json").unlink()
+    for path in (folder, tmp_path / "none", tmp_path):
+        assert plan_cost("--evidence", path) == 2
+        assert f"Received: {path}" in capsys.readouterr().err
+
+
+def test_waits_are_those_of_each_worker(finished):
+    folder = finished()
+    on_workers(folder, [describe_machine()] * 2)
+    found = read_evidence(folder)
+    spans = [record.extra["seconds"] for record in found.records]
+    # Each worker waits while the other measures: two waits of the driver, and that comparison.
+    assert found.handling == pytest.approx(4 + np.median(spans[1:3]), rel=0.01)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"began": "x", "ended": 1}'])
 def test_a_damaged_file_is_no_evidence(text, finished, tmp_path):
     (finished() / "wall.json").write_text(text)
@@ -217,6 +291,7 @@ def test_options_become_a_command_line_that_gives_them():
         ("--straggler-rate 2", "--straggler-rate must be a share of 1"),
         ("--watts 0", "--watts must be a positive number"),
         ("--plan-cost --cluster tcp://127.0.0.1:1", "asks no cluster: leave --cluster out"),
+        ("--evidence results/x", "--evidence is for --plan-cost"),
     ],
 )
 def test_refuses_with_a_sentence(argv, sentence):

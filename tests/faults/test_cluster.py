@@ -156,21 +156,30 @@ def test_the_cost_of_a_plan_is_foretold(kind, tmp_path):
 
     plan = ["16", "24", "40", "64", "80", "128"]
 
-    def foretell() -> list[int]:
-        grid("32", "96")  # what is known: other widths, and fewer
-        return [
-            sum(int(part) * 60**n for n, part in enumerate(reversed(row.split()[1].split(":"))))
-            for row in grid(*plan, "--plan-cost", "--workers", "1", "2").splitlines()
-            if row.split()[:1] in (["1"], ["2"])
-        ]
+    known = ["32", "96"]  # other widths, and fewer
+
+    def foretell(workers: int, *where: str) -> int:
+        there = set(tmp_path.glob("runs/*"))
+        grid(*known, *where)
+        (run,) = set(tmp_path.glob("runs/*")) - there
+        cost = ["--plan-cost", "--evidence", str(run), "--workers", str(workers)]
+        (clock,) = (
+            row.split()[1]
+            for row in grid(*plan, *cost).splitlines()
+            if row.split()[:1] == [str(workers)]
+        )
+        return sum(int(part) * 60**n for n, part in enumerate(reversed(clock.split(":"))))
 
     site = Site(tmp_path)
     try:
         seconds("8", "--cluster", site.address)  # its workers are there, as on a cluster that is
         # Once before and once after: a machine that changes its speed meanwhile is not foreseen.
-        before = foretell()
-        real = [seconds(*plan), seconds(*plan, "--cluster", site.address)]
-        after = foretell()
+        # Of two workers by two: they share a machine, and slow each other.
+        cluster = ["--cluster", site.address]
+        ways: list[tuple[int, list[str]]] = [(1, []), (2, cluster)]
+        before = [foretell(n, *where) for n, where in ways]
+        real = [seconds(*plan, *where) for _, where in ways]
+        after = [foretell(n, *where) for n, where in ways]
     finally:
         site.stop()
     print(json.dumps({"kind": kind, "before": before, "real": real, "after": after}))

@@ -70,6 +70,7 @@ VALUES: dict[str, st.SearchStrategy] = {
     "cluster": st.sampled_from(["tcp://127.0.0.1:1", "tcp://8.8.8.8:1", "tls://a:1"]) | TEXT,
     "plan_cost": st.booleans() | TEXT,
     "workers": several(WHOLE),
+    "evidence": st.sampled_from(["runs", "/dev/null", "x" * 300]) | TEXT,
     "failure_rate": REAL,
     "straggler_rate": REAL,
     "watts": REAL,

@@ -49,9 +49,9 @@ class Burst:
         self.wait(launched)
         return clock() - begin
 
-    def warm(self) -> float:
+    def warm(self, clock: Callable[[], float] = time.perf_counter) -> float:
         """Launches twice, and returns the seconds that the first took longer: of compiling."""
-        first, second = (self.sample(1, time.perf_counter) for _ in range(2))
+        first, second = (self.sample(1, clock) for _ in range(2))
         return max(0.0, first - second)
 
 

@@ -94,6 +94,8 @@ def test_builds_that_agree_to_the_last_bit():
     assert ratio.low == ratio.estimate == ratio.high == pytest.approx(1.1)
     assert p_values(*pair, builds=builds) == (0, 1)
     assert p_values(pair[0], pair[0], builds=builds) == (1, 0)
+    equal = paired_ratio(pair[1], pair[1], builds=builds)
+    assert (equal.low, equal.estimate, equal.high) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("builds", [[], [1], [0, 0], [0, 3], [0, 2, 1]])

@@ -50,6 +50,7 @@ def test_arms_are_built_anew_once_timing_has_taken_as_long_as_building():
     # Then rounds of 0.06 s for as long as the 1.5 s that building took.
     assert all(24 <= b - a <= 27 for a, b in itertools.pairwise(session.builds[1:]))
     assert session.builds[-1] < len(session.order)
+    assert session.rebuild_seconds == pytest.approx(1.5 * len(made))
     ratio = paired_ratio(session.samples["a"], session.samples["b"], builds=session.builds)
     assert ratio.halfwidth <= 0.01
 

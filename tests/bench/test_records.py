@@ -148,6 +148,7 @@ def test_what_is_no_record_is_reported_and_left(run: Path) -> None:
         "binary": ("\udcff\udcfe", "codec can't decode"),
         "deep": ("[" * 200_000, "recursion"),
         "list": ("[]", "is not a record: no schema$"),
+        "none": ("{}", "is not a record: no schema$"),
         "nan": (good.replace("{}", '{"x": NaN}', 1), "not JSON: NaN"),
         "older": (json.dumps(fields | {"schema": 0}), "schema 0, .* reads schema 1 only"),
         "newer": (json.dumps({"schema": 2, "all": "new"}), "schema 2, .* reads schema 1 only"),
@@ -177,6 +178,7 @@ def test_what_is_no_record_is_reported_and_left(run: Path) -> None:
     [
         ({"arms": {"a": {"samples": [0.0]}}, "order": [["a"]]}, "no times"),
         ({"arms": {"a": {"samples": [math.nan]}}, "order": [["a"]]}, "no times"),
+        ({"arms": {"a": {"samples": [math.inf]}}, "order": [["a"]]}, "no times"),
         ({"arms": {"a": {"histories": [{"loss": [1.0]}]}}, "order": []}, "without loss or seconds"),
         ({"arms": {"a": {"histories": [3]}}, "order": []}, "malformed"),
         ({"extra": {"builds": [0, 5, 5]}}, "do not follow each other"),

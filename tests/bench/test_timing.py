@@ -75,6 +75,15 @@ def test_a_sample_waits_once_however_many_launches_it_has():
     assert session.repeats == 32  # the first power of two that lasts 20 ms
     accepted = clock.log[-5 * 33 :]
     assert accepted == (["a"] * 32 + ["wait"]) * 5
+    # What is recorded is of one example, of the 10 in each launch.
+    assert session.samples["a"] == pytest.approx([0.001 / 10] * 5)
+
+
+def test_warming_up_tells_what_the_first_launch_took_longer():
+    clock, costs = Clock(), iter([0.5, 0.25, 0.25, 0.5])
+    burst = Burst(lambda: setattr(clock, "now", clock.now + next(costs)), lambda _: None, 1)
+    assert burst.warm(clock) == 0.25
+    assert burst.warm(clock) == 0.0  # never below: the second may meet a disturbance
 
 
 @given(st.lists(st.floats(1e-4, 0.1), min_size=1, max_size=4), st.floats(0.0, 0.1))

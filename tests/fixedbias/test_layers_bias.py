@@ -136,6 +136,11 @@ def test_config_describes_the_layer_in_json() -> None:
     config = json.loads(json.dumps(layer.get_config()))
     assert FixedBiasDense.from_config(config).get_config() == layer.get_config() == config
     assert config["bias"] == BIAS
+    assert config["kernel_initializer"]["class_name"] == "HeNormal"
+    assert config["kernel_initializer"]["config"]["seed"] == 1
+    assert config["kernel_regularizer"]["class_name"] == "L2"
+    assert config["kernel_constraint"]["class_name"] == "NonNeg"
+    assert config["activity_regularizer"]["class_name"] == "L1"
     assert built(0.5).get_config()["bias"] == 0.5
     assert FixedBiasDense(1, [0.5]).get_config()["bias"] == 0.5
 

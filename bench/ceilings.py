@@ -91,6 +91,11 @@ def ceiling_share(samples: Mapping[str, list[float]], arm: str) -> float:
     )
 
 
+def ceiling_cap(time_cap: float) -> float:
+    """Seconds after which timing a ceiling ends, where the arms are timed for `time_cap`."""
+    return min(5.0, time_cap / 4)
+
+
 def measure_ceiling(comparison: Comparison, reference: Burst, steps: int) -> dict[str, Any]:
     """Times the bare products beside the reference arm, in rounds of their own.
 
@@ -137,7 +142,7 @@ def measure_ceiling(comparison: Comparison, reference: Burst, steps: int) -> dic
         seed=comparison.order_seed,
         floor=comparison.floor,
         halfwidth=5 * comparison.halfwidth,
-        cap=min(5.0, comparison.time_cap / 4),
+        cap=ceiling_cap(comparison.time_cap),
         min_rounds=10,
     )
     return {

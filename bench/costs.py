@@ -22,6 +22,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from bench.arms import AGAIN
+from bench.ceilings import ceiling_cap
 from bench.executors import COMPARISONS_PER_WORKER
 from bench.places import kind_of, likeness
 from bench.plan import Cell, Comparison
@@ -260,7 +261,7 @@ class _Law:
         self._timing = statistics.fmean(p.timing_share for p in parts)
         self._ceiling = statistics.fmean(p.ceiling_share for p in parts)
         cap = options["time_cap"]
-        timed = self._timing * cap + self._ceiling * _ceiling_cap(cap)
+        timed = self._timing * cap + self._ceiling * ceiling_cap(cap)
         self.residuals = [
             r.extra["seconds"]
             / (
@@ -280,7 +281,7 @@ class _Law:
             return float(arms * building + epochs * epoch)
         share = self._timing if _same_rules(comparison, self._options) else 1.0
         timing = comparison.time_cap * share
-        ceiling = self._ceiling * _ceiling_cap(comparison.time_cap)
+        ceiling = self._ceiling * ceiling_cap(comparison.time_cap)
         # The reference is there twice: A/A is built and timed, but not trained.
         return float((arms + 1) * building + epochs * epoch + timing + ceiling)
 
@@ -306,16 +307,12 @@ class _Parts:
         other = record.extra["seconds"] - self.timed - self.epochs * self.epoch
         self.building = max(0.0, other) / len(record.arms)
         self.timing_share = timing / options["time_cap"]
-        self.ceiling_share = ceiling / _ceiling_cap(options["time_cap"])
+        self.ceiling_share = ceiling / ceiling_cap(options["time_cap"])
 
 
 def _epochs(epochs: int, seeds: int) -> int:
     """Epochs that an arm is trained: its full trainings, and one to compile."""
     return seeds * epochs + 1
-
-
-def _ceiling_cap(time_cap: float) -> float:
-    return min(5.0, time_cap / 4)  # as in `bench.worker`
 
 
 def _fit(terms: Sequence[Sequence[float]], values: Sequence[float]) -> np.ndarray:

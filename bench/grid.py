@@ -200,7 +200,7 @@ def _note_wall(folder: Path) -> None:
     """How long all of it took: what `--plan-cost` goes by."""
     import psutil
 
-    from bench.costs import write_wall
+    from bench.evidence import write_wall
 
     with suppress(OSError):
         write_wall(folder, psutil.Process().create_time())

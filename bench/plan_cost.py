@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.config import Options, to_arguments
-from bench.costs import (
+from bench.costs import Prediction, predict
+from bench.evidence import (
     CALIBRATION,
+    WALL,
     Evidence,
-    Prediction,
     find_evidence,
     missing,
     named_evidence,
-    predict,
     read_evidence,
     why_unfit,
 )
@@ -220,8 +220,6 @@ def _calibrate(options: Options, console: "Console") -> Evidence:
 
 
 def _finished(folder: Path) -> bool:
-    from bench.costs import WALL
-
     return (folder / WALL).exists()
 
 

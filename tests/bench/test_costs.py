@@ -13,7 +13,8 @@ import pytest
 
 from bench.arms import AGAIN
 from bench.config import parse, to_arguments
-from bench.costs import find_evidence, predict, read_evidence, write_wall
+from bench.costs import predict
+from bench.evidence import find_evidence, read_evidence, write_wall
 from bench.machine import describe_machine
 from bench.plan import make_plan
 from bench.records import Record

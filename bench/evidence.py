@@ -1,0 +1,200 @@
+"""Runs that tell what comparisons take: which one to go by, and what is read from it.
+
+A run is evidence once it is finished: its driver noted when it began and ended (`write_wall`). Its
+records tell how long workers waited for their first comparison and for each next one; what the
+comparisons themselves took is for `bench.costs`.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.executors import COMPARISONS_PER_WORKER
+from bench.places import kind_of, likeness
+from bench.plan import Comparison
+from bench.records import BadRecord, Record, Run, read_header, read_run
+from bench.rules import UsageError, words
+
+WALL = "wall.json"
+"""A finished run's file of when its driver began and ended, in seconds of Unix time."""
+
+CALIBRATION = "calibration"
+"""Folder under `--results` for runs that were made to predict others."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run that tells what comparisons take.
+
+    Args:
+        folder: Of the run.
+        run: Its header.
+        records: Those of its comparisons that were measured.
+        machine: What they ran on.
+        workers: How many of a cluster's they ran on; 0 for the driver's own machine.
+        begin, end, start, handling: See `bench.simulation.Conditions`.
+    """
+
+    folder: Path
+    run: Run
+    records: list[Record]
+    machine: dict[str, Any]
+    workers: int
+    begin: float
+    end: float
+    start: float
+    handling: float
+
+    def devices(self, asked: str) -> list[str]:
+        """What `--device` means where this was measured."""
+        if asked in ("auto", "all"):
+            return sorted({record.cell["device"] for record in self.records})
+        return ["gpu:0" if asked == "gpu" else asked]
+
+
+def write_wall(folder: Path, began: float) -> None:
+    """Notes when the driver of a finished run began, and that it ends now."""
+    (folder / WALL).write_text(json.dumps({"began": began, "ended": time.time()}) + "\n")
+
+
+def find_evidence(
+    results: Path, machine: dict[str, Any], plan: Sequence[Comparison]
+) -> Evidence | None:
+    """The newest finished run under `results` that was made on this machine and fits the plan.
+
+    It fits if `why_unfit` says nothing against it.
+
+    Args:
+        results: Folder of runs.
+        machine: `describe_machine()`.
+        plan: The comparisons.
+    """
+    newest: list[tuple[str, Path]] = []
+    for wall in (*results.glob(f"*/{WALL}"), *results.glob(f"{CALIBRATION}/*/{WALL}")):
+        try:
+            run = read_header(wall.parent)
+            alike = likeness(run.machine) == likeness(machine)
+        except (BadRecord, KeyError, OSError):
+            continue
+        if alike and not _unlike(run, plan):  # before what takes longer to read
+            newest.append((run.created, wall.parent))
+    for _, folder in sorted(newest, reverse=True):
+        found = read_evidence(folder)
+        if found and not found.workers and not why_unfit(found, plan):
+            return found
+    return None
+
+
+def named_evidence(folder: Path) -> Evidence:
+    """The run that `--evidence` names: of any machine, of a cluster's workers too.
+
+    Raises:
+        UsageError: It is no finished run, or nothing in it was measured.
+    """
+    found = read_evidence(folder)
+    if found is None:
+        raise UsageError(
+            "--evidence must be the folder of a finished run in which something was measured. "
+            f"Received: {folder}."
+        )
+    return found
+
+
+def why_unfit(evidence: Evidence, plan: Sequence[Comparison]) -> str:
+    """Why a run does not tell what a plan takes; empty if it does.
+
+    Each kind of comparison in the plan (device, engine, precision, data, threads) must be in it,
+    timed or not as they are; it must tell what an axis does whose values are others, and be of one
+    kind of machine.
+    """
+    if why := _unlike(evidence.run, plan):
+        return why
+    if len({kind_of(evidence.run, record)[0] for record in evidence.records}) > 1:
+        return "its comparisons ran on unlike machines"
+    if unknown := missing(evidence, plan):
+        return f"nothing of {words(min(unknown, key=str))} is in it"
+    for axis in ("layers", "units", "batch_size"):
+        known = {record.cell[axis] for record in evidence.records}
+        if len(known) == 1 and {getattr(comparison.cell, axis) for comparison in plan} - known:
+            return f"all of it has {axis.replace('_', ' ')} {min(known)}, and the plan has others"
+    return ""
+
+
+def _unlike(run: Run, plan: Sequence[Comparison]) -> str:
+    """What a run's header has against it as evidence."""
+    if run.argv[2:3] != ["bench.grid"]:
+        return "it is not of bench.grid"
+    timed = not run.options.get("accuracy_only", False)
+    if timed == plan[0].accuracy_only:
+        return "one of the two trains only (--accuracy-only), and the other times"
+    return ""
+
+
+def missing(evidence: Evidence, plan: Sequence[Comparison]) -> set[tuple]:
+    """The kinds of comparison in a plan of which nothing is known."""
+    wanted = {cell_kind(vars(comparison.cell)) for comparison in plan}
+    return wanted - {cell_kind(record.cell) for record in evidence.records}
+
+
+def read_evidence(folder: Path) -> Evidence | None:
+    """A finished run as evidence; None if it cannot be read or nothing in it was measured."""
+    try:
+        run, records, _ = read_run(folder)
+        wall = json.loads((folder / WALL).read_text())
+        began, ended = float(wall["began"]), float(wall["ended"])
+    except (BadRecord, OSError, ValueError, KeyError, TypeError):
+        return None
+    good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
+    if not good:
+        return None
+    created = _moment(run.created)
+    by_place: dict[str, list[tuple[float, float]]] = {}
+    for r in records:
+        span = _moment(r.started), _moment(r.ended)
+        by_place.setdefault(_place(r), []).append(span)
+    first: list[float] = []
+    usual: list[float] = []
+    new: list[float] = []
+    for spans in map(sorted, by_place.values()):
+        first.append(spans[0][0] - created)
+        # A worker is new for the first comparison and after every so many: those waits are longer.
+        for n, ((_, end), (start, _)) in enumerate(pairwise(spans), 1):
+            (usual if n % COMPARISONS_PER_WORKER else new).append(start - end)
+    handling = max(0.0, statistics.median(usual)) if usual else 0.0
+    # The first of all may find its files not yet in memory.
+    waits = [wait - handling for wait in new] or first
+    last = max(end for spans in by_place.values() for _, end in spans)
+    begin, end = max(0.0, created - began), max(0.0, ended - last)
+    return Evidence(
+        folder,
+        run,
+        good,
+        machine=kind_of(run, good[0])[1],
+        workers=len({_place(record) for record in records if "worker" in record.extra}),
+        begin=begin,
+        end=max(0.0, end - handling),  # the last record too was handled before the report
+        start=max(0.0, statistics.median(waits)),
+        handling=handling,
+    )
+
+
+def _place(record: Record) -> str:
+    """Names the worker that a comparison was measured by."""
+    worker = record.extra.get("worker") or {}
+    return json.dumps([worker.get(name) for name in ("host", "cores", "gpu")])
+
+
+def cell_kind(cell: dict[str, Any]) -> tuple:
+    """What two cells must share for one to tell what the other takes."""
+    kind = tuple(cell[name] for name in ("device", "engine", "precision", "data"))
+    return (*kind, cell.get("threads", "all"))
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -1,7 +1,6 @@
 """The words and tables of a report: what a run says, how it was measured, what went wrong."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from bench.profiling import profile_rows, read_profiles
 from bench.records import BadRecord, Record, Run
 from bench.sentences import accuracy_line, device_line, headline, precision_line, target_line
 from bench.style import looks
-from bench.summary import Row, family_sizes, record_builds
+from bench.summary import Row, by_record, family_sizes, record_builds
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -30,7 +29,6 @@ class Facts:
     headline: str
     lead: list[str]
     source: list[str]
-    numbers: Table
     tables: list[tuple[str, str, Table]]
     troubles: list[str]
     method: list[str]
@@ -51,7 +49,6 @@ def gather(found: Findings) -> Facts:
         headline=headline(rows, found.failed),
         lead=[line for line in lead if line],
         source=provenance(run),
-        numbers=numbers,
         tables=[_shown(numbers, len(records)), *_profiles(found.folder)],
         troubles=troubles(run, records, rows, found.problems),
         method=_method(run, records, rows),
@@ -65,7 +62,7 @@ def troubles(
 ) -> list[str]:
     """Every cell that failed, is missing or must be read with care, a sentence for each."""
     found = []
-    own = _by_record(rows)
+    own = by_record(rows)
     known = {record.key for record in records} | {problem.path.stem for problem in problems}
     for record, cell in zip(records, names([r.cell for r in records]), strict=True):
         said = [f"failed: {record.reason}"] if record.status == "failed" else []
@@ -102,7 +99,7 @@ def _numbers(records: Sequence[Record], rows: Sequence[Row], target: float | Non
     head += ["GPU MiB", "J for 1,000"] if on_gpu else []
     head += ["ceiling", "compile s", "parameters", "trained"]
     cells = dict(zip([r.key for r in records], names([r.cell for r in records]), strict=True))
-    body, own = [], _by_record(rows)
+    body, own = [], by_record(rows)
     for record in records:
         for row in own[record.key]:
             arm = record.arms[row.arm]
@@ -142,13 +139,6 @@ def _shown(numbers: Table, cells: int) -> tuple[str, str, Table]:
         return "All numbers", _NUMBERS, numbers
     words = f" The first {_ROWS:,} rows of {len(body):,}, of {cells:,} cells: numbers.csv has all."
     return "Numbers", _NUMBERS + words, (head, body[:_ROWS])
-
-
-def _by_record(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    own = defaultdict(list)
-    for row in rows:
-        own[row.key].append(row)
-    return own
 
 
 def _profiles(folder: Path) -> list[tuple[str, str, Table]]:

@@ -5,15 +5,14 @@ The same records give the same bytes: nothing of the moment or the place of writ
 """
 
 import base64
-import csv
 import html
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.facts import Facts, gather
 from bench.findings import Findings
 from bench.labels import markdown
+from bench.numbers import write_numbers
 from bench.panels import Picture
 from bench.style import paper, png
 from fixedbias.text import first_of
@@ -77,22 +76,10 @@ def write_report(found: Findings) -> Path:
     # What was recorded may hold bytes that were no UTF-8.
     how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     (folder / "report.md").write_text(_markdown(facts, pictures), **how)
-    (folder / "numbers.csv").write_text(_csv(facts.numbers), **how)
+    write_numbers(found, folder / "numbers.csv")
     path = folder / "report.html"
     path.write_text(_html(facts, pictures), **how)
     return path
-
-
-def _csv(table: Table) -> str:
-    head, body = table
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    for cell, arm, *numbers in body:
-        # A name from elsewhere must not be a formula to a spreadsheet.
-        names = [f"'{name}" if name[:1] in ("=", "+", "-", "@") else name for name in (cell, arm)]
-        writer.writerow([*names, *numbers])
-    return out.getvalue()
 
 
 def _html(facts: Facts, pictures: Sequence[tuple[Picture, bytes]]) -> str:

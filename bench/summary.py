@@ -3,7 +3,7 @@
 import itertools
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +64,14 @@ class Row:
     def median_to_target(self) -> float:
         """Median over the seeds of `seconds_to_target`: infinite if half of them or more fail."""
         return statistics.median(self.seconds_to_target or [math.nan])
+
+
+def by_record(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each record, by its key; none for a record without arms."""
+    own = defaultdict(list)
+    for row in rows:
+        own[row.key].append(row)
+    return own
 
 
 def target_accuracy(data: str, target: float | None) -> float | None:

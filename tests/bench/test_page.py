@@ -3,7 +3,6 @@
 import re
 from html.parser import HTMLParser
 
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -121,16 +120,6 @@ def test_the_command_makes_it_again(run, capsys):
     assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
     assert main([str(run / "absent")]) == 2
     assert capsys.readouterr().err.startswith("error: The folder of a run is needed: ")
-
-
-def test_the_table_is_there_for_spreadsheets_without_formulas(make_run):
-    record = make_record(fixed=1.0, **{"=cmd()": 1.0})
-    folder = make_run("run", [record])
-    write_report(read_findings(folder))
-    frame = pd.read_csv(folder / "numbers.csv")
-    assert frame["arm"].tolist() == ["dense", "fixed", "'=cmd()", "dense (A/A)"]
-    assert frame.loc[1, "verdict"] == "same"
-    assert frame["cell"].unique().tolist() == ["T=3, 64 units"]
 
 
 def test_a_page_of_a_large_run_has_the_first_rows_and_says_so(make_run, monkeypatch):

@@ -222,13 +222,14 @@ def _hparams(where: str, record: Record, row: Row) -> Iterator[Event]:
         [Metric(tag, display_name=words) for tag, words in _METRICS.items()],
         time_created_secs=begin,
     )
-    # TensorBoard shows five hyperparameters unasked: those that differ, and then by the alphabet.
-    (value,) = config.value
-    content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
-    for info in content.experiment.hparam_infos:
-        info.differs = info.name in ("layers", "units", "arm")
-    value.metadata.plugin_data.content = content.SerializeToString()
     session = hparams_pb(values, where, start_time_secs=begin)
+    for (value,) in (config.value, session.value):
+        content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        # TensorBoard shows five hyperparameters unasked: those that differ, then by the alphabet.
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in ("layers", "units", "arm")
+        # Else the order of a map depends on the process, and files made again differ.
+        value.metadata.plugin_data.content = content.SerializeToString(deterministic=True)
     yield _event(record, config, 0)
     yield _event(record, session, 0)
 

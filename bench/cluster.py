@@ -14,6 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from distributed import Client, KilledWorker
@@ -138,7 +139,12 @@ class ClusterExecutor:
 
         def give() -> None:
             """Gives all workers that are free something to do."""
-            fit = [worker for worker in workers if not self._checked.get(worker.name)]
+            # What a worker's host calls itself may have been heard since they were looked for.
+            fit = [
+                replace(worker, host=self._hosts.get(worker.name, worker.host))
+                for worker in workers
+                if not self._checked.get(worker.name)
+            ]
             for worker in fit:
                 if worker.ready and worker.name not in self._busy:
                     self._give(worker, fit, waiting, function, timeout, started)

@@ -66,7 +66,7 @@ def predict(plan: Sequence[Comparison], evidence: Evidence) -> Prediction:
         max(_LEAST_SPREAD, float(np.std(np.log(ratios)))),
         max(_products(vars(c.cell)) for c in plan) / largest,
         not all(c.accuracy_only or _same_rules(c, evidence.run.options) for c in plan),
-        _watts(evidence.records),
+        _watts(evidence.records, evidence.machine),
     )
 
 
@@ -175,7 +175,22 @@ def _own(layer: Sequence[str]) -> int:
     return sum("=" not in word for word in layer)
 
 
-def _watts(records: Sequence[Record]) -> float | None:
+def _gpu_index(record: Record, machine: dict[str, Any]) -> int | None:
+    """NVML's number of the GPU that a comparison ran on; None on a CPU, or where it is not known.
+
+    NVML shows all GPUs of a host, whichever of them `CUDA_VISIBLE_DEVICES` leaves to TensorFlow.
+    """
+    kind, _, number = record.cell["device"].partition(":")
+    if kind != "gpu":
+        return None
+    visible = machine["flags"].get("CUDA_VISIBLE_DEVICES")
+    visible = record.extra.get("worker", {}).get("gpu") or visible
+    names = [name for name in (visible or "").split(",") if name]
+    name = names[int(number)] if int(number) < len(names) else number
+    return int(name) if name.isdecimal() else None
+
+
+def _watts(records: Sequence[Record], machine: dict[str, Any]) -> float | None:
     """Mean power of the GPUs over the comparisons whose energy was counted."""
     joules = seconds = 0.0
     for record in records:
@@ -184,8 +199,7 @@ def _watts(records: Sequence[Record]) -> float | None:
             for state in (record.before, record.after)
         )
         if before and len(before) == len(after) and None not in (*before, *after):
-            device = record.cell["device"]
-            n = int(device.partition(":")[2] or 0) if device.startswith("gpu") else None
+            n = _gpu_index(record, machine)
             if n is not None and n < len(before):
                 joules += (after[n] - before[n]) / 1000
                 seconds += record.extra["seconds"]

@@ -1,28 +1,22 @@
 """Runs that tell what comparisons take: which one to go by, and what is read from it.
 
-A run is evidence once it is finished: its driver noted when it began and ended (`write_wall`). Its
-records tell how long workers waited for their first comparison and for each next one; what the
-comparisons themselves took is for `bench.costs`.
+A run is evidence once it is finished: its driver noted how its time went (`bench.wall`). Its
+records tell how long a new worker process takes and how long an old one; what the comparisons
+themselves took is for `bench.costs`.
 """
 
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.executors import COMPARISONS_PER_WORKER
 from bench.places import kind_of, likeness
 from bench.plan import Comparison
 from bench.records import BadRecord, Record, Run, read_header, read_run
 from bench.rules import UsageError, words
-
-WALL = "wall.json"
-"""A finished run's file of when its driver began and ended, in seconds of Unix time."""
+from bench.wall import WALL, read_wall
 
 CALIBRATION = "calibration"
 """Folder under `--results` for runs that were made to predict others."""
@@ -38,7 +32,7 @@ class Evidence:
         records: Those of its comparisons that were measured.
         machine: What they ran on.
         workers: How many of a cluster's they ran on; 0 for the driver's own machine.
-        begin, end, start, handling: See `bench.simulation.Conditions`.
+        begin, end, start, handout, handling: See `bench.simulation.Conditions`.
     """
 
     folder: Path
@@ -49,18 +43,18 @@ class Evidence:
     begin: float
     end: float
     start: float
+    handout: float
     handling: float
 
     def devices(self, asked: str) -> list[str]:
         """What `--device` means where this was measured."""
-        if asked in ("auto", "all"):
-            return sorted({record.cell["device"] for record in self.records})
+        if asked == "all":
+            count = 1 if self.workers else len(self.machine["gpus"])
+            return ["cpu", *(f"gpu:{number}" for number in range(count))]
+        if asked == "auto":
+            known = {record.cell["device"] for record in self.records}
+            return [min(known - {"cpu"}, default="cpu")]
         return ["gpu:0" if asked == "gpu" else asked]
-
-
-def write_wall(folder: Path, began: float) -> None:
-    """Notes when the driver of a finished run began, and that it ends now."""
-    (folder / WALL).write_text(json.dumps({"began": began, "ended": time.time()}) + "\n")
 
 
 def find_evidence(
@@ -145,48 +139,42 @@ def missing(evidence: Evidence, plan: Sequence[Comparison]) -> set[tuple]:
 def read_evidence(folder: Path) -> Evidence | None:
     """A finished run as evidence; None if it cannot be read or nothing in it was measured."""
     try:
-        run, records, _ = read_run(folder)
-        wall = json.loads((folder / WALL).read_text())
-        began, ended = float(wall["began"]), float(wall["ended"])
-    except (BadRecord, OSError, ValueError, KeyError, TypeError):
+        return _read(folder)
+    # Records may hold anything: what is no evidence must not end the search for some.
+    except (BadRecord, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _read(folder: Path) -> Evidence | None:
+    run, records, _ = read_run(folder)
+    wall = read_wall(folder)
     good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
     if not good:
         return None
-    created = _moment(run.created)
-    by_place: dict[str, list[tuple[float, float]]] = {}
-    for r in records:
-        span = _moment(r.started), _moment(r.ended)
-        by_place.setdefault(_place(r), []).append(span)
-    first: list[float] = []
+    # What a comparison took beside measuring, in a process that was there and in a new one.
     usual: list[float] = []
     new: list[float] = []
-    for spans in map(sorted, by_place.values()):
-        first.append(spans[0][0] - created)
-        # A worker is new for the first comparison and after every so many: those waits are longer.
-        for n, ((_, end), (start, _)) in enumerate(pairwise(spans), 1):
-            (usual if n % COMPARISONS_PER_WORKER else new).append(start - end)
-    handling = max(0.0, statistics.median(usual)) if usual else 0.0
-    # The first of all may find its files not yet in memory.
-    waits = [wait - handling for wait in new] or first
-    last = max(end for spans in by_place.values() for _, end in spans)
-    begin, end = max(0.0, created - began), max(0.0, ended - last)
+    for record in good:
+        wait = record.extra.get("turnaround_seconds", 0.0) - record.extra["seconds"]
+        (new if record.extra.get("position_in_process") == 1 else usual).append(wait)
+    handout = max(0.0, statistics.median(usual)) if usual else 0.0
     return Evidence(
         folder,
         run,
         good,
         machine=kind_of(run, good[0])[1],
-        workers=len({_place(record) for record in records if "worker" in record.extra}),
-        begin=begin,
-        end=max(0.0, end - handling),  # the last record too was handled before the report
-        start=max(0.0, statistics.median(waits)),
-        handling=handling,
+        workers=len({_place(record) for record in good if "worker" in record.extra}),
+        begin=max(0.0, wall.first - wall.began),
+        end=max(0.0, wall.ended - wall.last),
+        start=max(0.0, statistics.median(new) - handout) if new else 0.0,
+        handout=handout,
+        handling=wall.handling,
     )
 
 
 def _place(record: Record) -> str:
     """Names the worker that a comparison was measured by."""
-    worker = record.extra.get("worker") or {}
+    worker = record.extra["worker"]
     return json.dumps([worker.get(name) for name in ("host", "cores", "gpu")])
 
 
@@ -194,7 +182,3 @@ def cell_kind(cell: dict[str, Any]) -> tuple:
     """What two cells must share for one to tell what the other takes."""
     kind = tuple(cell[name] for name in ("device", "engine", "precision", "data"))
     return (*kind, cell.get("threads", "all"))
-
-
-def _moment(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.cluster import ClusterExecutor
     from bench.plan import Comparison
     from bench.records import Run
+    from bench.wall import Pace
 
 _MANY = 200  # cells: more are no table to read on a terminal
 _LINES = 20  # about what failed
@@ -134,7 +135,7 @@ def _drive(options: Options, argv: list[str]) -> int:
             # Its records say where they were made; those of a run on one machine need not.
             function = measure_there if cluster or elsewhere else measure
             try:
-                run_plan(plan, folder, executor, function, options, console, interrupts)
+                pace = run_plan(plan, folder, executor, function, options, console, interrupts)
             except OSError:
                 # Writing to a terminal that was closed fails just before SIGHUP tells of it, and
                 # may do so again while the progress line is put away because of it.
@@ -173,8 +174,8 @@ def _drive(options: Options, argv: list[str]) -> int:
         return 130
     if options.time_breakdown:
         _show_breakdown(folder, console)
-    if run is None and not options.profile:
-        _note_wall(folder)
+    if run is None and pace and not options.profile:
+        _note_wall(folder, pace)
     return status
 
 
@@ -196,14 +197,14 @@ def _find_cluster(options: Options, console: "Console") -> "ClusterExecutor | No
     return cluster
 
 
-def _note_wall(folder: Path) -> None:
+def _note_wall(folder: Path, pace: "Pace") -> None:
     """How long all of it took: what `--plan-cost` goes by."""
     import psutil
 
-    from bench.evidence import write_wall
+    from bench.wall import write_wall
 
     with suppress(OSError):
-        write_wall(folder, psutil.Process().create_time())
+        write_wall(folder, psutil.Process().create_time(), pace)
 
 
 def _how_to_go_on(folder: Path, plan: list["Comparison"], why: str, options: Options) -> str:

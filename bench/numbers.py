@@ -1,6 +1,7 @@
 """A run's table as plain numbers, for spreadsheets and programs: numbers.csv."""
 
 import csv
+import itertools
 import math
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -8,9 +9,17 @@ from typing import Any
 
 from bench.findings import Findings
 from bench.plan import Cell
-from bench.summary import Row, by_record
+from bench.records import Record
+from bench.summary import Row, by_record, target_accuracy
 
 _CELL = {f.name: "" if f.default is MISSING else f.default for f in fields(Cell)}
+_COLUMNS = (
+    *("key", *_CELL, "machine", "arm", "status", "examples_per_second"),
+    *("ratio", "ratio_low", "ratio_high", "verdict"),
+    *("accuracy", "difference", "difference_low", "difference_high"),
+    *("target_accuracy", "seconds_to_target", "ceiling", "device_bytes", "joules_per_example"),
+    *("compile_seconds", "parameters", "trainable_parameters", "flags"),
+)
 
 
 def write_numbers(found: Findings, path: Path) -> None:
@@ -21,8 +30,8 @@ def write_numbers(found: Findings, path: Path) -> None:
     ``failed``), ``examples_per_second``, ``ratio`` of speeds over the reference with its 95 %
     interval ``ratio_low``, ``ratio_high``, ``verdict``, test ``accuracy`` (mean over the seeds, a
     share, as are the others) and its ``difference`` to the reference's with ``difference_low``,
-    ``difference_high``, ``seconds_to_target`` (``inf`` where most seeds never reached
-    ``target_accuracy``), ``ceiling`` (share of the rate of the bare matrix products),
+    ``difference_high``, ``seconds_to_target`` (``inf`` where half of the seeds or more did not
+    reach ``target_accuracy``), ``ceiling`` (share of the rate of the bare matrix products),
     ``device_bytes``, ``joules_per_example``, ``compile_seconds``, ``parameters``,
     ``trainable_parameters`` and ``flags``, what to know before believing the line.
 
@@ -35,23 +44,26 @@ def write_numbers(found: Findings, path: Path) -> None:
     """
     lines, own = [], by_record(found.rows)
     for record in found.records:
-        bare = Row(record.cell, "", key=record.key, failed=True, flags=[record.reason or ""])
-        rows = own[record.key] or [bare]
-        lines += [_line(row, record.arms.get(row.arm, {}), found.target) for row in rows]
+        bare = Row(record.cell, "", key=record.key)
+        lines += [_line(row, record, found) for row in own[record.key] or [bare]]
+    # A cell recorded by another version may have further fields.
+    names = dict.fromkeys(itertools.chain(_COLUMNS, *lines))
     # What was recorded may hold bytes that were no UTF-8.
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.DictWriter(file, _line(Row({}, ""), {}, None), lineterminator="\n")
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _shown(value) for name, value in line.items()} for line in lines)
+        for line in lines:
+            writer.writerow({name: _shown(name, value) for name, value in line.items()})
 
 
-def _line(row: Row, arm: dict[str, Any], target: float | None) -> dict[str, Any]:
-    ratio, difference = row.ratio, row.difference
+def _line(row: Row, record: Record, found: Findings) -> dict[str, Any]:
+    ratio, difference, arm = row.ratio, row.difference, record.arms.get(row.arm, {})
+    failed = record.status == "failed"
     return {
         "key": row.key,
-        **(_CELL | {"machine": None} | row.cell),
+        **(_CELL | row.cell),
         "arm": row.arm,
-        "status": "failed" if row.failed else "ok",
+        "status": "failed" if failed or row.failed else "ok",
         "examples_per_second": row.examples_per_second,
         "ratio": ratio and ratio.estimate,
         "ratio_low": ratio and ratio.low,
@@ -61,7 +73,7 @@ def _line(row: Row, arm: dict[str, Any], target: float | None) -> dict[str, Any]
         "difference": difference and difference.estimate,
         "difference_low": difference and difference.low,
         "difference_high": difference and difference.high,
-        "target_accuracy": target,
+        "target_accuracy": target_accuracy(row.cell["data"], found.run.options.get("target")),
         "seconds_to_target": row.median_to_target,
         "ceiling": row.ceiling,
         "device_bytes": row.device_bytes,
@@ -69,13 +81,14 @@ def _line(row: Row, arm: dict[str, Any], target: float | None) -> dict[str, Any]
         "compile_seconds": arm.get("compile_seconds"),
         "parameters": arm.get("parameters"),
         "trainable_parameters": arm.get("trainable_parameters"),
-        "flags": "; ".join(row.flags),
+        "flags": "; ".join([record.reason] * failed + row.flags),
     }
 
 
-def _shown(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
+def _shown(name: str, value: Any) -> Any:
+    # An infinite bound is none; a target that was never reached took for ever.
+    if isinstance(value, float) and not math.isfinite(value):
+        return value if name == "seconds_to_target" and math.isinf(value) else None
     # A name from elsewhere must not be a formula to a spreadsheet.
     risky = isinstance(value, str) and value[:1] in ("=", "+", "-", "@")
     return f"'{value}" if risky else value

@@ -14,7 +14,6 @@ from bench.config import Options, to_arguments
 from bench.costs import Prediction, predict
 from bench.evidence import (
     CALIBRATION,
-    WALL,
     Evidence,
     find_evidence,
     missing,
@@ -26,6 +25,7 @@ from bench.executors import COMPARISONS_PER_WORKER
 from bench.findings import PANELS
 from bench.rules import UsageError, words
 from bench.simulation import Conditions, Outcome, trials
+from bench.wall import WALL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +78,9 @@ def print_cost(options: Options) -> int:
         # The report's figures take the time, and grow no more from so many cells on.
         end=evidence.end * min(len(plan), PANELS) / min(len(evidence.run.plan), PANELS),
         start=evidence.start,
+        handout=evidence.handout,
         handling=evidence.handling,
+        cluster=evidence.workers > 0,
         per_worker=COMPARISONS_PER_WORKER,
         spread=prediction.spread,
         stragglers=options.straggler_rate,
@@ -121,10 +123,15 @@ def _premises(
         f"as long, a worker fails {conditions.failures:g} times an hour"
     )
     lines = [source, _worker(evidence), chance]
-    if not evidence.workers and max(options.workers) > 1:
+    if max(options.workers) > max(1, evidence.workers):
         lines.append(
-            "workers on one machine slow each other, which this does not foresee; a run on such "
-            "workers does, as --evidence"
+            "workers on one machine slow each other, which this does not foresee; a run on as many "
+            "such workers does, as --evidence"
+        )
+    elif evidence.workers > min(options.workers):
+        lines.append(
+            f"the times are those of {evidence.workers} workers at once; if they share a machine, "
+            "fewer are faster"
         )
     if prediction.beyond > 2:
         lines.append(
@@ -168,7 +175,7 @@ def _notes(recorded: float | None, given: float | None) -> list[str]:
     elif given is not None:
         lines.append(f"energy: {given:g} W a device, from --watts")
     else:
-        lines.append("energy: not recorded on this machine; name a device's power with --watts")
+        lines.append("energy: not recorded in that run; name a device's power with --watts")
     return lines
 
 

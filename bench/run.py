@@ -27,6 +27,7 @@ from bench.records import (
 )
 from bench.report import comparison_line
 from bench.summary import summarise
+from bench.wall import Pace
 from bench.worker import describe_error
 
 
@@ -38,7 +39,7 @@ def run_plan(
     options: Options,
     console: Console,
     interrupts: Interrupts,
-) -> None:
+) -> Pace | None:
     """Measures what of a plan has no record yet, and writes the records.
 
     Args:
@@ -49,15 +50,22 @@ def run_plan(
         options: Of the run.
         console: Gets a line for each, and a progress view where it is a terminal.
         interrupts: End it between two records.
+
+    Returns:
+        How the driver's time went; None if there was nothing left to measure.
     """
     run, done = read_header(folder), recorded_keys(folder)
     left = [comparison for comparison in plan if comparison.cell.key not in done]
-    begun: dict[Comparison, str] = {}
+    begun: dict[Comparison, tuple[str, float]] = {}
+    handlings: list[float] = []
+    first = 0.0
     with _progress(console) as progress:
         task = progress.add_task("", total=len(plan), completed=len(plan) - len(left), left="")
 
         def started(comparison: Comparison) -> None:
-            begun[comparison] = utc_now()
+            nonlocal first
+            first = first or time.time()
+            begun[comparison] = utc_now(), time.monotonic()
             progress.update(task, description=str(comparison.cell))
 
         results = executor.map(function, left, timeout=options.timeout, started=started)
@@ -65,7 +73,11 @@ def run_plan(
         for measured in range(1, len(left) + 1):
             with interrupts.waiting():
                 comparison, future = next(results)
-            record = _record(comparison, future, begun.get(comparison, utc_now()))
+            received = time.monotonic()
+            started_at, given = begun.get(comparison, (utc_now(), received))
+            record = _record(comparison, future, started_at)
+            # By the driver's clock alone: a worker's may be another's.
+            record.extra["turnaround_seconds"] = received - given
             try:
                 write_record(folder, record)
             except RecordExists as error:  # by a driver that the lock did not keep out
@@ -77,6 +89,8 @@ def run_plan(
             each = (time.monotonic() - began) / measured
             ahead = timedelta(seconds=round(each * (len(left) - measured)))
             progress.update(task, advance=1, left=f"{ahead} left")
+            handlings.append(time.monotonic() - received)
+    return Pace.of(first, handlings) if handlings else None
 
 
 def _progress(console: Console) -> Progress:

@@ -20,7 +20,9 @@ class Conditions:
         begin: From the command to the first comparison handed out.
         end: From the last record to the end of the command: the report.
         start: Of a worker process, until it can measure.
+        handout: Of a comparison, beside measuring it: to the worker, and its record back.
         handling: What the driver does for every record; one at a time.
+        cluster: Whether a single worker too is a cluster's.
         per_worker: Comparisons after which a worker process is replaced.
         spread: Standard deviation of the log of a comparison's time, about its predicted one.
         stragglers: Share of comparisons that take `slowdown` times as long.
@@ -31,7 +33,9 @@ class Conditions:
     begin: float = 0.0
     end: float = 0.0
     start: float = 0.0
+    handout: float = 0.0
     handling: float = 0.0
+    cluster: bool = False
     per_worker: int = 4
     spread: float = 0.0
     stragglers: float = 0.0
@@ -64,8 +68,8 @@ def simulate(
     """One trial of a plan.
 
     Workers take comparisons in the order of the plan, one at a time. A single worker is the local
-    pool: it waits while the driver writes. Several are a cluster's: they do not, but the driver
-    handles one record at a time, and the run ends with its last.
+    pool, unless it is said to be a cluster's: it waits while the driver writes. A cluster's do not,
+    but the driver handles one record at a time, and the run ends with its last.
 
     Args:
         times: Seconds that each comparison is predicted to take, in the order of the plan.
@@ -85,6 +89,7 @@ def simulate(
     driver = simpy.Resource(environment, 1)
     finished = environment.event()
     attempts = [0] * len(times)
+    local = workers == 1 and not conditions.cluster
     busy, done, failed, deaths, handled = 0.0, 0, 0, 0, 0
 
     def duration(job: int) -> float:
@@ -109,7 +114,7 @@ def simulate(
         while True:
             job: int = yield queue.get()
             needed = duration(job)
-            starting = 0.0 if left else conditions.start
+            starting = conditions.handout + (0.0 if left else conditions.start)
             left = left or conditions.per_worker
             death = rng.exponential(3600 / conditions.failures) if conditions.failures else np.inf
             lasted = min(starting + needed, death)
@@ -119,14 +124,14 @@ def simulate(
             if lasted < starting + needed:
                 deaths, left = deaths + 1, 0
                 attempts[job] += 1
-                if workers > 1 and attempts[job] < ATTEMPTS:
+                if not local and attempts[job] < ATTEMPTS:
                     queue.put(job)
                     continue
                 failed += 1
             else:
                 done += 1
             handling = environment.process(handle())
-            if workers == 1:
+            if local:
                 yield handling
 
     def run() -> Generator[Any, Any, None]:

@@ -1,6 +1,7 @@
 """One comparison, measured in a process of its own."""
 
 import gc
+import itertools
 import random
 import time
 from functools import lru_cache
@@ -11,6 +12,9 @@ from bench.plan import Comparison
 from bench.records import Record, utc_now
 from bench.tasks import TASKS, make_task, task_of
 from fixedbias.text import one_line
+
+_positions = itertools.count(1)
+"""Of this process's comparisons: the first is what a new process takes longer for."""
 
 
 def list_gpus() -> list[str]:
@@ -33,6 +37,7 @@ def measure(comparison: Comparison) -> Record:
     from bench.machine import held_back, process_memory, read_state, thread_settings
     from bench.runtime import set_precision, set_threads
 
+    position = next(_positions)
     cell = comparison.cell
     set_threads(cell.threads)
     begun = time.perf_counter()
@@ -54,6 +59,7 @@ def measure(comparison: Comparison) -> Record:
         "threads": thread_settings(),
         "peak_memory_bytes": process_memory(),
         "seconds": time.perf_counter() - begun,
+        "position_in_process": position,
     }
     keras.backend.clear_session()
     failure = found["arms"][REFERENCE].get("error", "") or problem

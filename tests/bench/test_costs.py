@@ -14,7 +14,7 @@ import pytest
 from bench.arms import AGAIN
 from bench.config import parse, to_arguments
 from bench.costs import predict
-from bench.evidence import find_evidence, read_evidence, write_wall
+from bench.evidence import find_evidence, read_evidence
 from bench.machine import describe_machine
 from bench.plan import make_plan
 from bench.records import Record
@@ -37,11 +37,9 @@ def plan_of(arguments: str):
 
 
 def records_of(arguments: str, factor: float = 1.0) -> tuple[list[Record], dict]:
-    """Records as the law would have them, back to back, with a wait of 2 s, sometimes of 7; at
-    first of 9.
-    """
+    """Records as the law would have them: each took 2 s more to come back, the first 9 s more."""
     options, plan = plan_of(arguments)
-    now, records = BEGAN + timedelta(seconds=9), []
+    now, records = BEGAN, []
     for comparison in plan:
         cell = comparison.cell
         epochs = options.seeds * options.epochs
@@ -61,6 +59,8 @@ def records_of(arguments: str, factor: float = 1.0) -> tuple[list[Record], dict]
                 arms=arms,
                 extra={
                     "seconds": factor * seconds,
+                    "turnaround_seconds": factor * seconds + 2 + 7 * (not records),
+                    "position_in_process": len(records) + 1,
                     "examples": 1442,
                     "timing_seconds": factor * timing,
                     "ceiling": {"seconds": factor * timed},
@@ -69,8 +69,7 @@ def records_of(arguments: str, factor: float = 1.0) -> tuple[list[Record], dict]
                 ended=end.isoformat(),
             )
         )
-        # Every fourth waits for a new worker.
-        now = end + timedelta(seconds=2 + 5 * (len(records) % 4 == 0))
+        now = end + timedelta(seconds=2)
     return records, {"options": {**vars(options), "results": "", "data_dir": None}}
 
 
@@ -82,10 +81,11 @@ def finished(make_run):
         records, known = records_of(arguments, factor)
         header = {"argv": ["python", "-m", "bench.grid"], **known, **header}
         folder = make_run(name, records, created=created.isoformat(), **header)
-        write_wall(folder, BEGAN.timestamp() - 4)
-        ended = datetime.fromisoformat(records[-1].ended).timestamp() + 7
-        wall = json.loads((folder / "wall.json").read_text())
-        (folder / "wall.json").write_text(json.dumps(wall | {"ended": ended}))
+        began, last = (
+            moment.timestamp() for moment in (BEGAN, datetime.fromisoformat(records[-1].ended))
+        )
+        times = {"began": began - 4, "first": began, "last": last, "ended": last + 5}
+        (folder / "wall.json").write_text(json.dumps(times | {"handling": 0.5}))
         return folder
 
     return write
@@ -93,7 +93,8 @@ def finished(make_run):
 
 def test_the_parts_of_the_wall_time_are_told_apart(finished):
     found = read_evidence(finished())
-    assert (found.begin, found.start, found.handling, found.end) == pytest.approx((4, 9, 2, 5))
+    parts = (found.begin, found.start, found.handout, found.handling, found.end)
+    assert parts == pytest.approx((4, 7, 2, 0.5, 5))
 
 
 def test_predicts_the_run_itself_and_one_that_was_never_made(finished):
@@ -194,6 +195,10 @@ def test_a_clusters_run_is_evidence_when_named(finished, tmp_path, monkeypatch, 
     out = capsys.readouterr().out
     assert "as each of the 2 of that run: Other CPU, with 3 cores of its own" in out
     assert "slow each other" not in out
+    assert plan_cost("--evidence", folder, "--workers", "1") == 0
+    assert "the times are those of 2 workers at once" in capsys.readouterr().out
+    assert plan_cost("--evidence", folder, "--workers", "3") == 0
+    assert "slow each other" in capsys.readouterr().out
     on_workers(folder, [elsewhere, elsewhere | {"id": "y"}])
     assert plan_cost("--evidence", folder) == 2
     assert "its comparisons ran on unlike machines" in capsys.readouterr().err
@@ -228,37 +233,78 @@ def test_what_is_no_finished_run_is_no_evidence(finished, tmp_path, capsys):
         assert f"Received: {path}" in capsys.readouterr().err
 
 
-def test_waits_are_those_of_each_worker(finished):
+def test_what_a_dead_worker_was_given_tells_nothing(finished):
     folder = finished()
     on_workers(folder, [describe_machine()] * 2)
+    path = sorted((folder / "records").glob("*.json"))[-1]
+    record = json.loads(path.read_text()) | {"status": "failed", "arms": {}, "order": []}
+    path.write_text(json.dumps(record | {"extra": {"turnaround_seconds": 1800.0}}))
     found = read_evidence(folder)
-    spans = [record.extra["seconds"] for record in found.records]
-    # Each worker waits while the other measures: two waits of the driver, and that comparison.
-    assert found.handling == pytest.approx(4 + np.median(spans[1:3]), rel=0.01)
+    assert found.workers == 2
+    assert (found.start, found.handout) == pytest.approx((7, 2))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"began": "x", "ended": 1}'])
+def test_what_a_device_means_goes_by_the_evidence(finished):
+    found = read_evidence(finished())
+    assert (found.devices("auto"), found.devices("gpu")) == (["cpu"], ["gpu:0"])
+    both = [
+        replace(record, cell=record.cell | {"device": device})
+        for record, device in zip(found.records, ("cpu", "gpu:1", "gpu:0"), strict=False)
+    ]
+    # As a run has it: the first GPU, and `all` with those of which nothing was measured.
+    machine = found.machine | {"gpus": [{}, {}, {}]}
+    found = replace(found, records=both, machine=machine)
+    assert found.devices("auto") == ["gpu:0"]
+    assert found.devices("all") == ["cpu", "gpu:0", "gpu:1", "gpu:2"]
+    assert replace(found, workers=2).devices("all") == ["cpu", "gpu:0"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"began": "x", "ended": 1}', '{"began": NaN}', '{"further": 1}']
+)
 def test_a_damaged_file_is_no_evidence(text, finished, tmp_path):
     (finished() / "wall.json").write_text(text)
     assert find_evidence(tmp_path, describe_machine(), plan_of(OPTIONS)[1]) is None
 
 
-def test_energy_comes_from_the_records(finished):
+def test_a_damaged_record_is_no_evidence(finished, tmp_path):
+    folder = finished()
+    path = next((folder / "records").glob("*.json"))
+    record = json.loads(path.read_text())
+    record["extra"]["worker"] = {"host": "a"}
+    path.write_text(json.dumps(record))
+    assert read_evidence(folder) is None
+    assert find_evidence(tmp_path, describe_machine(), plan_of(OPTIONS)[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "worker", "expected"),
+    [(None, None, 250), ("1,0", None, 9), (None, "1", 9), ("0", "1", 9), (None, "GPU-x", None)],
+)
+def test_energy_is_that_of_the_gpu_it_ran_on(visible, worker, expected, finished):
     evidence = read_evidence(finished())
     assert predict(plan_of(OPTIONS)[1], evidence).watts is None
     counted = [
         replace(
             record,
             cell=record.cell | {"device": "gpu:0", "threads": "all"},
-            before={"gpus": [{"energy_mj": 5000}]},
-            after={"gpus": [{"energy_mj": 5000 + 250_000 * record.extra["seconds"]}]},
+            extra=record.extra | ({"worker": {"gpu": worker}} if worker else {}),
+            before={"gpus": [{"energy_mj": 5000}, {"energy_mj": 0}]},
+            after={
+                "gpus": [
+                    {"energy_mj": 5000 + 250_000 * record.extra["seconds"]},
+                    {"energy_mj": 9_000 * record.extra["seconds"]},
+                ]
+            },
         )
         for record in evidence.records
     ]
+    flags = evidence.machine["flags"] | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
     options = parse(OPTIONS.split())
     plan = make_plan(options, ["gpu:0"], "digits", None)
-    found = predict(plan, replace(evidence, records=counted))
-    assert found.watts == pytest.approx(250)
+    machine = evidence.machine | {"flags": flags}
+    found = predict(plan, replace(evidence, records=counted, machine=machine))
+    assert found.watts == (expected and pytest.approx(expected))
 
 
 def test_prints_a_line_for_every_number_of_workers(finished, tmp_path, capsys, monkeypatch):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.findings import read_findings
+from bench.keys import cell_key
 from bench.numbers import write_numbers
 from bench.summary import summarise
 from tests.bench.conftest import make_record
@@ -57,6 +58,28 @@ def test_what_failed_has_a_line_that_says_why(numbers):
     assert frame["status"].tolist() == ["failed", "ok", "failed", "ok"]
     assert frame.loc[0, "flags"] == "out of memory"
     assert "ValueError: no" in frame.loc[2, "flags"]
+
+
+def test_a_comparison_that_failed_after_training_says_so_for_every_arm(numbers):
+    frame = numbers(replace(make_record(fixed=1.0), status="failed", reason="out of memory"))
+    assert frame["status"].tolist() == ["failed"] * 3
+    assert frame["flags"].str.startswith("out of memory").all()
+
+
+def test_bounds_that_are_not_known_are_empty(numbers):
+    record = make_record(fixed=1.0)
+    for arm in record.arms.values():
+        arm["accuracies"] = arm.get("accuracies", [])[:1]
+    line = numbers(record).loc[1]
+    assert pd.notna(line["difference"])
+    assert pd.isna(line["difference_low"])
+    assert pd.isna(line["difference_high"])
+
+
+def test_fields_that_a_later_version_adds_to_a_cell_are_columns(numbers):
+    record = make_record(fixed=1.0)
+    record.cell["dropout"] = 0.5
+    assert numbers(replace(record, key=cell_key(record.cell)))["dropout"].tolist() == [0.5] * 3
 
 
 def test_names_from_elsewhere_are_no_formulas(numbers):

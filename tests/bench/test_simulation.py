@@ -21,6 +21,15 @@ def test_one_worker_takes_the_sum_of_all_parts():
     assert found.busy == pytest.approx(sum(TIMES) + 2 * 3)
 
 
+def test_a_worker_waits_for_what_it_is_handed_and_a_clusters_not_for_the_driver():
+    local = one(1, handout=0.25, handling=0.5)
+    assert local.seconds == pytest.approx(sum(TIMES) + 8 * (0.25 + 0.5))
+    alone = one(1, handout=0.25, handling=0.5, cluster=True)
+    assert alone.seconds == pytest.approx(sum(TIMES) + 8 * 0.25 + 0.5)
+    assert one(1, failures=1e9).deaths == 8
+    assert one(1, failures=1e9, cluster=True).deaths == 8 * ATTEMPTS
+
+
 def test_many_workers_take_what_the_longest_path_takes():
     assert one(8, start=3.0, handling=0.5).seconds == pytest.approx(3 + 30 + 0.5)
     # Two take 30 + 5 + 5 + 5 and 20 + 10 + 10 + 5.

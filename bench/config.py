@@ -113,9 +113,9 @@ class Options:
     """Seconds of timing per cell, precise or not."""
     builds: int = 8
     """Build and compile the arms of a cell so many times at least before timing can stop on
-    precision: what is built twice runs at speeds 0.2 % to 1 % apart. 1 builds once, and cannot tell
-    such differences from those between arms. (On a GPU XLA chooses kernels once for a process: all
-    builds of a cell share the choice.)"""
+    precision: what is built twice runs at speeds 0.2 % to 1.2 % apart. 1 builds once, and cannot
+    tell such differences from those between arms. (On a GPU XLA chooses kernels once for a process:
+    all builds of a cell share the choice.)"""
     timeout: float = 1800.0
     """Seconds after which a cell is given up and recorded as failed."""
     floor: float = 0.008

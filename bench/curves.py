@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from bench.arms import REFERENCE
+from bench.board import aggregates
 from bench.labels import names, place
 from bench.panels import Picture, Story, chunks, forest, interval, mark
 from bench.records import Record
@@ -171,9 +172,16 @@ def biases(story: Story) -> Iterator[Picture]:
         "Biases before and after training",
         f"First seed of {_one_of(story, record)}. Grey line: before training; dots: after. "
         + (f"The first {across} of {deepest} hidden layers. " if deepest > across else "")
-        + f"{_rest(record, drawn)}Every cell is in TensorBoard, under Histograms.",
+        + _rest(record, drawn)
+        + _where(story, "Histograms"),
         figure,
     )
+
+
+def _where(story: Story, tab: str) -> str:
+    if aggregates(story.run, story.records):
+        return "The records have every cell."
+    return f"Every cell is in TensorBoard, under {tab}."
 
 
 def _room(row: Any) -> None:
@@ -199,14 +207,21 @@ def weight_pictures(story: Story) -> Iterator[Picture]:
     if not kernels:
         return
     figure = Figure((WIDTH, 0.3 + 1.08 * len(kernels)), layout="constrained")
-    plot_weights(list(kernels.values()), labels=list(kernels), columns=8, figure=figure)
+    all_see_images = range(len(kernels))
+    plot_weights(
+        list(kernels.values()),
+        labels=list(kernels),
+        columns=8,
+        images=all_see_images,
+        figure=figure,
+    )
     count = next(iter(kernels.values())).shape[1]
     yield Picture(
         "weights",
         "What the first layer looks at",
         f"Trained kernels of the first {count} units, as images; first seed of "
         f"{_one_of(story, record)}. All arms started from the same kernel, and share the scale. "
-        f"Every cell is in TensorBoard, under Images.",
+        + _where(story, "Images"),
         figure,
     )
 

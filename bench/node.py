@@ -111,7 +111,7 @@ def parse(argv: Sequence[str]) -> Options:
     if not hasattr(os, "sched_setaffinity"):
         raise UsageError("A worker needs Linux, where a process can own cores.")
     if importlib.util.find_spec("distributed") is None:
-        raise UsageError("A worker needs Dask: pip install 'fixedbias[cluster]'.")
+        raise UsageError("A worker needs Dask: pip install -e '.[cluster]'.")
     if options.cores is not None and options.cores < 1:
         raise UsageError(f"--cores must be a positive whole number. Received: {options.cores}.")
     if not 0 <= options.port < 2**16:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +26,8 @@ class Options:
 
     device: str = "auto"
     """cpu, gpu, gpu:N, or auto (the first GPU if there is one)."""
-    size: int = 8192
-    """Rows and columns of the matrices."""
+    size: int | None = None
+    """Rows and columns of the matrices; by default 8192 on a GPU and 1024 on a CPU."""
     time_cap: float = 8.0
     """Seconds of timing."""
     floor: float = 0.02
@@ -67,6 +67,8 @@ def _drive(options: Options, argv: list[str]) -> int:
     from bench.runs import open_run
 
     (device,) = find_devices(options.device)
+    if options.size is None:
+        options = replace(options, size=1024 if device == "cpu" else 8192)
     cell = {"device": device, "engine": "rates", "data": "normal", "size": options.size}
     header: dict[str, Any] = {"plan": [cell_key(cell)], "seed": 0}
     header["dataset"] = {"name": "normal", "checksum": ""}
@@ -89,7 +91,8 @@ def measure(options: Options, cell: dict[str, Any]) -> "Record":
 
     started, device = utc_now(), cell["device"]
     chosen = [p for p in PRECISIONS if (p, device) != _NONE]
-    bursts = {p: _burst(device, p, options.size, options.floor) for p in chosen}
+    size: int = cell["size"]
+    bursts = {p: _burst(device, p, size, options.floor) for p in chosen}
     with GpuWatch(device) as watch:
         session = measure_rounds(
             bursts,
@@ -99,7 +102,7 @@ def measure(options: Options, cell: dict[str, Any]) -> "Record":
             floor=options.floor,
             watch=watch,
         )
-    flops = 2 * options.size**3
+    flops = 2 * size**3
     arms: dict[str, Any] = {
         name: {"samples": samples, "flops_per_second": flops / median(samples)}
         for name, samples in session.samples.items()
@@ -124,7 +127,6 @@ def _burst(device: str, precision: str, size: int, floor: float) -> Any:
     """Products one after the other, as many as last longer than the floor: the precisions' speeds
     are too far apart for one number of them."""
     import time
-    from dataclasses import replace
 
     import tensorflow as tf
 

@@ -121,8 +121,8 @@ def closing_lines(found: Findings) -> list[str]:
         lines.append(UNLIKE)
     if aggregates(found.run, found.records):
         lines.append(
-            "TensorBoard has one run per arm here, the cells in the tags, and no HParams: with "
-            f"more than {LEAVES} runs, and its Scalars tab opens blank."
+            "TensorBoard has one run per arm here, the cells in the tags, and no HParams, "
+            f"histograms and pictures: with more than {LEAVES} runs its Scalars tab opens blank."
         )
     elif (leaves := count_leaves(folder.parent)) > LEAVES:
         lines.append(

@@ -84,9 +84,9 @@ def check_options(options: "Options") -> None:
     if options.evidence is not None and not options.plan_cost:
         raise UsageError(f"--evidence is for --plan-cost. Received: {options.evidence} without it.")
     if options.plan_cost and importlib.util.find_spec("simpy") is None:
-        raise UsageError("--plan-cost needs simpy: pip install 'fixedbias[plan]'.")
+        raise UsageError("--plan-cost needs simpy: pip install -e '.[plan]'.")
     if options.profile and importlib.util.find_spec("xprof") is None:
-        raise UsageError("--profile needs xprof: pip install 'fixedbias[profile]'.")
+        raise UsageError("--profile needs xprof: pip install -e '.[profile]'.")
     try:
         user_arms(options.layer)
     except ValueError as error:
@@ -125,7 +125,7 @@ def check_cluster(options: "Options") -> None:
 
     check_address(options.cluster)
     if importlib.util.find_spec("distributed") is None:
-        raise UsageError("--cluster needs Dask: pip install 'fixedbias[cluster]'.")
+        raise UsageError("--cluster needs Dask: pip install -e '.[cluster]'.")
     if ":" in options.device:
         raise UsageError(
             "--device must be cpu, gpu, all or auto with --cluster, since every worker has one GPU "

@@ -92,7 +92,7 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
     rivals = ("jax", "torch", "torch-graph") if gpu else ("fit",)
     steps = [
         Step("doctor", ("bench.doctor", *where, "--data", data, *results("doctor")), 90),
-        Step("tests", tests, 120, "" if _TESTS.is_dir() else "there is no tests/gpu here"),
+        Step("tests", tests, 120, _no_tests()),
         grid("epochs", usual, 120, epochs="20" if gpu else "1"),
         for_gpu(peers("fit", "fit", "fit-xla", "fit-xla-32")),
         Step("rates", (*rates, *(() if gpu else ("--time-cap", "1"))), 40),
@@ -129,3 +129,10 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
     ]
     # The times are a GPU host's. Elsewhere the budget alone is kept.
     return steps if gpu else [replace(step, seconds=math.inf) for step in steps]
+
+
+def _no_tests() -> str:
+    if not _TESTS.is_dir():
+        return "there is no tests/gpu here"
+    absent = [name for name in ("pytest", "hypothesis") if not importlib.util.find_spec(name)]
+    return f"{absent[0]} is not installed" if absent else ""

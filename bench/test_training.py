@@ -91,7 +91,7 @@ def test_fit_compiled_against_fit(benchmark: Any, batch_size: int, images: str) 
     several = dataclasses.replace(compiled, launch=launch, examples=epochs * examples)
     both = {fit: bursts[fit], "compiled": several}
     session = measure_rounds(
-        both, reference=fit, compared=["compiled"], halfwidth=0.05, cap=20, min_rounds=10
+        both, reference=fit, compared=["compiled"], halfwidth=0.05, cap=40, min_rounds=10
     )
     ratio = paired_ratio(session.samples[fit], session.samples["compiled"])
 

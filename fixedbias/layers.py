@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from fixedbias.arguments import positive
+from fixedbias.biases import PRESETS
 
 BiasLike: TypeAlias = (
     float | Sequence[float] | np.ndarray | keras.initializers.Initializer | str | dict
@@ -37,7 +38,8 @@ class FixedBiasDense(keras.layers.Layer):
     Args:
         units: Positive integer, the size of the output.
         bias: The fixed bias: a finite number (every unit gets it), a sequence or array of
-            `units` numbers, or a Keras initializer (an instance, its name, or its config).
+            `units` numbers, or a Keras initializer (an instance, its config, or its name, but for
+            names that bias presets have too).
             An initializer is drawn from once, here, so that clones and copies keep the
             very same bias.
         activation: Activation function, or its name; `None` is the identity. Not that of
@@ -62,7 +64,8 @@ class FixedBiasDense(keras.layers.Layer):
 
     Raises:
         ValueError: `units` is not a positive integer, the bias has another length than
-            `units`, or is not finite in the dtype the layer computes in.
+            `units`, or is not finite in the dtype the layer computes in, or is a string that
+            names no initializer or a bias preset.
 
     Example:
 
@@ -170,7 +173,9 @@ def _dense(activation: Callable, inputs: Any, kernel: Any, bias: Any) -> Any:
 
 def _bias_values(bias: BiasLike, units: int, dtype: str, compute_dtype: str) -> np.ndarray:
     """The bias as a vector of `units` numbers, or an error that says what is wrong with it."""
-    if isinstance(bias, str | dict) or callable(bias):
+    if isinstance(bias, str):
+        bias = _initializer(bias)
+    if isinstance(bias, dict) or callable(bias):
         bias = keras.initializers.get(bias)((units,), dtype=dtype)
     try:
         given: np.ndarray = np.asarray(bias)
@@ -197,6 +202,23 @@ def _bias_values(bias: BiasLike, units: int, dtype: str, compute_dtype: str) -> 
             f"Received: bias with {wide[bad].flat[0]:g}"
         )
     return np.broadcast_to(wide, (units,)).astype(dtype)
+
+
+def _initializer(name: str) -> keras.initializers.Initializer:
+    # Keras's `constant` is 0 and its `uniform` within 0.05: other numbers than the presets'.
+    if name.partition(":")[0] in {*PRESETS, "file"} - {"zeros"}:
+        raise ValueError(
+            "A bias preset is for `mlp`; a layer takes numbers, as "
+            f'`bias_values("{name}", t, units)` gives, or an initializer. '
+            f"Received: bias={name!r}"
+        )
+    try:
+        return keras.initializers.get(name)
+    except ValueError:
+        raise ValueError(
+            "`bias` as a string must be the name of a Keras initializer; unlike in `Dense`, the "
+            f"second argument is no activation. Received: bias={name!r}"
+        ) from None
 
 
 def _largest(dtype: str) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from fixedbias.arguments import positive
 from fixedbias.biases import bias_values
@@ -71,8 +72,13 @@ def mlp(
     per_layer: Sequence[BiasLike]
     if isinstance(biases, str):
         per_layer = [bias_values(biases, t, units) for t in range(layers - 1)]
-    else:
+    elif isinstance(biases, Sequence | np.ndarray):
         per_layer = biases
+    else:
+        raise ValueError(
+            "`biases` must be the name of a preset, or a sequence with one bias per hidden layer. "
+            f"Received: biases={biases!r}"
+        )
     if len(per_layer) != layers - 1:
         raise ValueError(
             f"`biases` must have one entry per hidden layer, {layers - 1} for layers={layers}. "

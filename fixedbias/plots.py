@@ -5,7 +5,7 @@ notebook's or a program's own figures are left as they are.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -31,14 +31,15 @@ def plot_weights(
     labels: Sequence[str] | None = None,
     limit: float | None = None,
     columns: int = 4,
+    images: Collection[int] | None = None,
     figure: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
     """Draws weights: kernels as pictures, biases as one mark per unit.
 
-    A kernel whose inputs are a square image (784 = 28 x 28 and the like, from 8 x 8 on) is shown as
-    what each of its first 16 units looks at, one image per unit; another kernel as a matrix,
-    inputs downwards, units to the right. All kernels share one colour scale, symmetric about
-    zero: red is negative, blue is positive, white is zero.
+    A kernel that sees a square image (784 = 28 x 28 inputs and the like, from 8 x 8 on), by default
+    the first, is shown as what each of its first 16 units looks at, one image per unit; another
+    as a matrix, inputs downwards, units to the right. All kernels share one colour scale, symmetric
+    about zero: red is negative, blue is positive, white is zero.
 
     Where it does not help: beyond the first layer inputs have no place in an image, and a matrix
     of hundreds of units shows little but its scale.
@@ -50,6 +51,8 @@ def plot_weights(
         limit: The colour scale runs from `-limit` to `limit`; by default to the largest magnitude.
             Give it to compare several figures.
         columns: Images in a row, for kernels that are shown as images.
+        images: Which of the arrays, counted from 0, see images, if the number of their inputs
+            allows it; by default the first kernel.
         figure: Draws into this figure or subfigure instead of a new one.
 
     Returns:
@@ -75,17 +78,21 @@ def plot_weights(
         raise ValueError(f"`limit` must be a positive number. Received: limit={limit!r}")
     kernels = [a for a in arrays if a.ndim == 2]
     bound = limit or max((float(np.abs(k).max()) for k in kernels), default=0.0) or 1.0
-    ratios = [_height(a, columns) for a in arrays]
+    # Beyond the first layer inputs have no place in an image, though 64 of them are a square.
+    first = next((n for n, a in enumerate(arrays) if a.ndim == 2), None)
+    seeing = [first] if images is None else images
+    walls = [n in seeing and a.ndim == 2 and _is_image(a) for n, a in enumerate(arrays)]
+    ratios = [_height(a, wall, columns) for a, wall in zip(arrays, walls, strict=True)]
     if figure is None:
         figure = Figure(figsize=(4.8, sum(ratios)), layout="constrained")
     grid = figure.subplots(len(arrays), squeeze=False, gridspec_kw={"height_ratios": ratios})
     image = None
-    for axes, array, title in zip(grid.flat, arrays, titles, strict=True):
+    for axes, array, wall, title in zip(grid.flat, arrays, walls, titles, strict=True):
         axes.set_title(title, fontsize="medium")
         if array.ndim == 1:
             _marks(axes, array)
         else:
-            image = _kernel(axes, array, bound, columns)
+            image = (_wall if wall else _matrix)(axes, array, bound, columns)
     if image is not None:
         drawn = [axes for axes, a in zip(grid.flat, arrays, strict=True) if a.ndim == 2]
         figure.colorbar(image, ax=drawn, label="weight", shrink=0.8)
@@ -186,24 +193,29 @@ def _arrays(weights: Any) -> list[np.ndarray]:
 
 def _is_image(array: np.ndarray) -> bool:
     side = math.isqrt(len(array))
-    return array.ndim == 2 and side >= 8 and side * side == len(array)
+    return side >= 8 and side * side == len(array)
 
 
-def _height(array: np.ndarray, columns: int) -> float:
+def _height(array: np.ndarray, wall: bool, columns: int) -> float:
     if array.ndim == 1:
         return 1.7
-    if not _is_image(array):
+    if not wall:
         return 2.6
     return 0.4 + 3.6 / columns * -(-min(array.shape[1], _TILES) // columns)
 
 
-def _kernel(axes: Axes, kernel: np.ndarray, bound: float, columns: int) -> Any:
-    side = math.isqrt(len(kernel))
+def _look(bound: float) -> dict[str, Any]:
     scale = colormaps["RdBu"].with_extremes(bad="0.45")  # for the gaps: white would be zero
-    look: dict[str, Any] = {"cmap": scale, "vmin": -bound, "vmax": bound}
-    if not _is_image(kernel):
-        axes.set(xlabel="unit", ylabel="input")
-        return axes.imshow(kernel, aspect="auto", interpolation="nearest", **look)
+    return {"cmap": scale, "vmin": -bound, "vmax": bound, "interpolation": "nearest"}
+
+
+def _matrix(axes: Axes, kernel: np.ndarray, bound: float, _: int) -> Any:
+    axes.set(xlabel="unit", ylabel="input")
+    return axes.imshow(kernel, aspect="auto", **_look(bound))
+
+
+def _wall(axes: Axes, kernel: np.ndarray, bound: float, columns: int) -> Any:
+    side = math.isqrt(len(kernel))
     shown = kernel[:, :_TILES].T.reshape(-1, side, side)
     columns = min(len(shown), columns)
     rows = -(-len(shown) // columns)
@@ -213,7 +225,7 @@ def _kernel(axes: Axes, kernel: np.ndarray, bound: float, columns: int) -> Any:
         top, left = n // columns * (side + 1), n % columns * (side + 1)
         wall[top : top + side, left : left + side] = tile
     axes.set_axis_off()
-    return axes.imshow(wall, interpolation="nearest", **look)
+    return axes.imshow(wall, **_look(bound))
 
 
 def _marks(axes: Axes, values: np.ndarray) -> None:

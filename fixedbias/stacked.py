@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fixedbias.arguments import positive
 from fixedbias.epochs import device_data
 from fixedbias.fitting import as_arrays, check_steps
 from fixedbias.stacked_epochs import StackedProgram
@@ -51,11 +52,12 @@ def fit_stacked(
     Raises:
         ValueError: There are no models, or not one seed for each; they differ in shape, in the
             optimizer's settings or in how far they are trained; one is not compiled, or has a step
-            of its own or a metric other than `accuracy`; labels are not integers, one for each
-            example; a weight has a constraint; the optimizer looks at more than one entry of a
-            gradient at a time, as global clipping does, or does more than its steps, as for loss
-            scaling and averages of the weights; or the estimate exceeds `memory_limit`. What is
-            excluded from weight decay Keras does not tell: it decays here like the rest.
+            of its own; labels are not integers, one for each example; a weight has a constraint;
+            the optimizer looks at more than one entry of a gradient at a time, as global clipping
+            does, or does more than its steps, as for loss scaling and averages of the weights;
+            `batch_size` is not a positive integer; or, where they are stacked, one has a metric
+            other than `accuracy`, or the estimate exceeds `memory_limit`. What is excluded from
+            weight decay Keras does not tell: it decays here like the rest.
 
     Example:
 
@@ -76,7 +78,15 @@ def fit_stacked(
         )
     for model in models:
         _check(model, models[0])
+    batch_size = positive("batch_size", batch_size)
     x, y, _ = as_arrays(x, y, None)
+    # Also where they are not stacked: what runs on a CPU shall run on a GPU.
+    kind, shape = getattr(y, "dtype", type(y)), getattr(y, "shape", ())
+    if len(shape) != 1 or not tf.as_dtype(kind).is_integer:
+        raise ValueError(
+            "`fit_stacked` takes integer labels, one for each example. "
+            f"Received: y of {kind} and shape {tuple(shape)}"
+        )
     if validation_data is not None:
         validation_data = as_arrays(*validation_data, None)[:2]
     if stacked is None:

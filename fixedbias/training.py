@@ -174,7 +174,8 @@ def _check_model(model: keras.Model) -> None:
     replicas = model.distribute_strategy.num_replicas_in_sync
     if replicas > 1:
         raise ValueError(
-            f"`fit_compiled` trains on one device. Received: a model of {replicas} replicas"
+            "`fit_compiled` trains on one device; on several, use `fit_replicated`. "
+            f"Received: a model of {replicas} replicas"
         )
 
 

@@ -78,7 +78,7 @@ def test_pictures_and_spreads_are_drawn(serve, page, tab, element):
 
 @pytest.mark.slow
 def test_the_trace_viewer_shows_step_markers(serve, page):
-    pytest.importorskip("xprof", reason="xprof is not installed: pip install 'fixedbias[profile]'")
+    pytest.importorskip("xprof", reason="xprof is not installed: pip install -e '.[profile]'")
     traces = sorted(BASELINE.glob("board/**/*.xplane.pb"))
     if not traces:
         pytest.skip("the baseline was made without --profile")

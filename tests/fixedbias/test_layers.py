@@ -198,6 +198,21 @@ def test_bias_must_be_numbers(bias: Any) -> None:
         FixedBiasDense(4, bias)
 
 
+@pytest.mark.parametrize("bias", ["constant", "ramp", "uniform", "normal:seed=1", "file:b.npz"])
+def test_a_presets_name_is_no_initializer(bias: str) -> None:
+    with pytest.raises(ValueError, match="A bias preset is for `mlp`") as refusal:
+        FixedBiasDense(4, bias)
+    assert f'`bias_values("{bias}", t, units)`' in str(refusal.value)
+    assert str(refusal.value).endswith(f"Received: bias={bias!r}")
+    FixedBiasDense(4, "ones"), FixedBiasDense(4, "zeros")
+
+
+def test_an_activation_in_the_place_of_the_bias_is_told() -> None:
+    with pytest.raises(ValueError, match="the second argument is no activation") as refusal:
+        FixedBiasDense(4, "relu")
+    assert str(refusal.value).endswith("Received: bias='relu'")
+
+
 @pytest.mark.parametrize(
     ("bias", "shown"),
     [(np.nan, "nan"), (np.inf, "inf"), ([0, 0, -np.inf, 0], "-inf"), (1e39, "1e+39")],

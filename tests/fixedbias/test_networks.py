@@ -110,6 +110,12 @@ def test_layers_and_units_must_be_positive_integers(name: str, value: Any) -> No
         mlp(**{"layers": 3, "units": 4} | {name: value})
 
 
+@pytest.mark.parametrize("biases", [0.5, None])
+def test_biases_are_a_preset_or_one_for_every_hidden_layer(biases: Any) -> None:
+    with pytest.raises(ValueError, match=f"a sequence with one bias .* Received: biases={biases}"):
+        mlp(3, 4, biases)
+
+
 @pytest.mark.parametrize("biases", [[], [0.0], [0.0] * 3])
 def test_there_must_be_a_bias_for_every_hidden_layer(biases: list[float]) -> None:
     with pytest.raises(ValueError, match=rf"2 for layers=3. Received: {len(biases)} entries"):

@@ -27,6 +27,16 @@ def test_an_image_kernel_becomes_one_image_per_unit():
     assert bar.get_ylabel() == "weight"
 
 
+def test_only_the_first_kernel_is_images():
+    first, second = np.random.default_rng(0).normal(size=(2, 64, 64))
+    figure = plot_weights([first, np.zeros(64), second])
+    shapes = [axes.get_images()[0].get_array().shape for axes in figure.axes[:3:2]]
+    assert shapes == [(4 * 9 - 1, 4 * 9 - 1), (64, 64)]
+    figure = plot_weights([first, second], images=[1])
+    shapes = [axes.get_images()[0].get_array().shape for axes in figure.axes[:2]]
+    assert shapes == [(64, 64), (4 * 9 - 1, 4 * 9 - 1)]
+
+
 def test_colours_are_symmetric_and_shared_by_all_kernels():
     figure = plot_weights([np.full((3, 2), 0.5), np.full((2, 2), -2.0)])
     limits = {axes.get_images()[0].get_clim() for axes in figure.axes[:2]}

@@ -104,6 +104,21 @@ def test_other_metrics_are_refused() -> None:
         fit_stacked([model], X, Y, seeds=[0], stacked=True)
 
 
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize(
+    "labels", [Y.astype("float32"), Y[:, None], {"a": Y}], ids=["floats", "column", "dict"]
+)
+def test_labels_are_integers_wherever_it_trains(labels: Any, stacked: bool) -> None:
+    with pytest.raises(ValueError, match="takes integer labels, one for each example"):
+        fit_stacked([make(0)], X, labels, seeds=[0], stacked=stacked)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_the_batch_size_is_positive_wherever_it_trains(stacked: bool) -> None:
+    with pytest.raises(ValueError, match="`batch_size` must be a positive integer"):
+        fit_stacked([make(0)], X, Y, 0, seeds=[0], stacked=stacked)
+
+
 @pytest.mark.parametrize("seeds", [[], [0]])
 def test_seeds_are_one_per_model(seeds: list[int]) -> None:
     with pytest.raises(ValueError, match="one seed for each"):

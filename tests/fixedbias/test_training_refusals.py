@@ -63,5 +63,5 @@ def test_unusable_models_are_refused() -> None:
 def test_models_of_several_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = SimpleNamespace(num_replicas_in_sync=2)
     monkeypatch.setattr(keras.Model, "distribute_strategy", strategy)
-    with pytest.raises(ValueError, match=r"one device\. Received: a model of 2 replicas"):
+    with pytest.raises(ValueError, match=r"use `fit_replicated`\. Received: a model of 2 replicas"):
         fit_compiled(small(), X, Y)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fixedbias.freezing import FreezableDense, FreezeAfter
     from fixedbias.layers import FixedBiasDense
     from fixedbias.networks import mlp
+    from fixedbias.plots import plot_history, plot_weights
     from fixedbias.replicas import fit_replicated
     from fixedbias.stacked import fit_stacked
     from fixedbias.training import fit_compiled
@@ -27,6 +28,8 @@ _HOME = {
     "fit_stacked": "stacked",
     "load_dataset": "datasets",
     "mlp": "networks",
+    "plot_history": "plots",
+    "plot_weights": "plots",
 }
 __all__ = [
     "Dataset",
@@ -40,6 +43,8 @@ __all__ = [
     "fit_stacked",
     "load_dataset",
     "mlp",
+    "plot_history",
+    "plot_weights",
 ]
 
 

@@ -1,6 +1,7 @@
 """A session: whatever a step does, the others get their turn, and nothing that is done is lost."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -120,6 +121,16 @@ def peers_record(**speeds: float) -> Record:
     cell = record.cell | {"engine": "peers", "batch_size": 128, "precision": "float32"}
     order = [list(arms)] * record.rounds
     return Record(key="peers", cell=cell, status="ok", arms=arms, order=order)
+
+
+@pytest.mark.parametrize("absent", ["pytest", "hypothesis"])
+def test_tests_that_cannot_be_run_say_why(absent, tmp_path, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == absent else there(name)
+    )
+    (tests,) = (s for s in make_steps("gpu:0", tmp_path, "digits") if s.name == "tests")
+    assert tests.missing == f"{absent} is not installed"
 
 
 def test_targets_come_from_the_records(tmp_path):

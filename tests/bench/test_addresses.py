@@ -76,7 +76,7 @@ def test_without_dask_there_is_a_sentence_and_no_traceback(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "distributed" else found(name)
     )
-    with pytest.raises(UsageError, match=r"needs Dask: pip install 'fixedbias\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"needs Dask: pip install -e '\.\[cluster\]'"):
         parse(["--cluster", "tcp://127.0.0.1:8786"])
 
 

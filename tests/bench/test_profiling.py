@@ -59,5 +59,5 @@ def test_profiles_are_read_back(tmp_path):
 
 def test_profile_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'fixedbias\[profile\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[profile\]'"):
         parse(["--profile"])

@@ -175,17 +175,20 @@ def _own(layer: Sequence[str]) -> int:
     return sum("=" not in word for word in layer)
 
 
-def _gpu_index(record: Record, machine: dict[str, Any]) -> int | None:
-    """NVML's number of the GPU that a comparison ran on; None on a CPU, or where it is not known.
+def _gpu_index(record: Record, machine: dict[str, Any], count: int) -> int | None:
+    """NVML's number, of `count`, of the GPU that a comparison ran on; None on a CPU, or where that
+    is not known.
 
     NVML shows all GPUs of a host, whichever of them `CUDA_VISIBLE_DEVICES` leaves to TensorFlow.
     """
     kind, _, number = record.cell["device"].partition(":")
     if kind != "gpu":
         return None
+    if count == 1:
+        return 0
     visible = machine["flags"].get("CUDA_VISIBLE_DEVICES")
     visible = record.extra.get("worker", {}).get("gpu") or visible
-    names = [name for name in (visible or "").split(",") if name]
+    names = [name.strip() for name in (visible or "").split(",") if name.strip()]
     name = names[int(number)] if int(number) < len(names) else number
     return int(name) if name.isdecimal() else None
 
@@ -199,7 +202,7 @@ def _watts(records: Sequence[Record], machine: dict[str, Any]) -> float | None:
             for state in (record.before, record.after)
         )
         if before and len(before) == len(after) and None not in (*before, *after):
-            n = _gpu_index(record, machine)
+            n = _gpu_index(record, machine, len(before))
             if n is not None and n < len(before):
                 joules += (after[n] - before[n]) / 1000
                 seconds += record.extra["seconds"]

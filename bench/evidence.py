@@ -48,12 +48,15 @@ class Evidence:
 
     def devices(self, asked: str) -> list[str]:
         """What `--device` means where this was measured."""
-        if asked == "all":
-            count = 1 if self.workers else len(self.machine["gpus"])
-            return ["cpu", *(f"gpu:{number}" for number in range(count))]
+        known = {record.cell["device"] for record in self.records}
         if asked == "auto":
-            known = {record.cell["device"] for record in self.records}
             return [min(known - {"cpu"}, default="cpu")]
+        if asked == "all" and self.run.options.get("device") == "all":
+            return sorted(known)  # those that TensorFlow showed
+        if asked == "all":
+            visible = self.machine["flags"].get("CUDA_VISIBLE_DEVICES")
+            shown = len(self.machine["gpus"] if visible is None else visible.split(","))
+            return ["cpu", *(f"gpu:{number}" for number in range(1 if self.workers else shown))]
         return ["gpu:0" if asked == "gpu" else asked]
 
 
@@ -151,6 +154,7 @@ def _read(folder: Path) -> Evidence | None:
     good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
     if not good:
         return None
+    machines = [kind_of(run, record)[1] for record in good]
     # What a comparison took beside measuring, in a process that was there and in a new one.
     usual: list[float] = []
     new: list[float] = []
@@ -162,7 +166,7 @@ def _read(folder: Path) -> Evidence | None:
         folder,
         run,
         good,
-        machine=kind_of(run, good[0])[1],
+        machine=machines[0],
         workers=len({_place(record) for record in good if "worker" in record.extra}),
         begin=max(0.0, wall.first - wall.began),
         end=max(0.0, wall.ended - wall.last),

@@ -128,7 +128,7 @@ def _premises(
             "workers on one machine slow each other, which this does not foresee; a run on as many "
             "such workers does, as --evidence"
         )
-    elif evidence.workers > min(options.workers):
+    if evidence.workers > min(options.workers):
         lines.append(
             f"the times are those of {evidence.workers} workers at once; if they share a machine, "
             "fewer are faster"
@@ -175,7 +175,7 @@ def _notes(recorded: float | None, given: float | None) -> list[str]:
     elif given is not None:
         lines.append(f"energy: {given:g} W a device, from --watts")
     else:
-        lines.append("energy: not recorded in that run; name a device's power with --watts")
+        lines.append("energy: not known from that run; name a device's power with --watts")
     return lines
 
 

@@ -134,5 +134,6 @@ def make_steps(device: str, folder: Path, data: str) -> list[Step]:
 def _no_tests() -> str:
     if not _TESTS.is_dir():
         return "there is no tests/gpu here"
-    absent = [name for name in ("pytest", "hypothesis") if not importlib.util.find_spec(name)]
+    needed = ("pytest", "pytest_timeout", "hypothesis")
+    absent = [name for name in needed if not importlib.util.find_spec(name)]
     return f"{absent[0]} is not installed" if absent else ""

@@ -79,16 +79,9 @@ def fit_stacked(
     for model in models:
         _check(model, models[0])
     batch_size = positive("batch_size", batch_size)
-    x, y, _ = as_arrays(x, y, None)
-    # Also where they are not stacked: what runs on a CPU shall run on a GPU.
-    kind, shape = getattr(y, "dtype", type(y)), getattr(y, "shape", ())
-    if len(shape) != 1 or not tf.as_dtype(kind).is_integer:
-        raise ValueError(
-            "`fit_stacked` takes integer labels, one for each example. "
-            f"Received: y of {kind} and shape {tuple(shape)}"
-        )
+    x, y, _ = as_arrays(x, _labels(y), None)
     if validation_data is not None:
-        validation_data = as_arrays(*validation_data, None)[:2]
+        validation_data = as_arrays(validation_data[0], _labels(validation_data[1]), None)[:2]
     if stacked is None:
         stacked = len(models) > 1 and bool(tf.config.list_logical_devices("GPU"))
     if not stacked:
@@ -152,6 +145,17 @@ def _train(
                 history.setdefault(name, []).append(float(value))
     program.write_back()
     return histories
+
+
+def _labels(y: Any) -> np.ndarray:
+    """Labels as a vector. Also where models are not stacked: what a CPU takes a GPU shall take."""
+    labels: np.ndarray = np.asarray(y)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            "`fit_stacked` takes integer labels, one for each example. "
+            f"Received: y of {labels.dtype} and shape {labels.shape}"
+        )
+    return labels
 
 
 # Whose update of an entry depends on that entry and its own slots alone.

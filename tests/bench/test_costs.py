@@ -199,6 +199,10 @@ def test_a_clusters_run_is_evidence_when_named(finished, tmp_path, monkeypatch, 
     assert "the times are those of 2 workers at once" in capsys.readouterr().out
     assert plan_cost("--evidence", folder, "--workers", "3") == 0
     assert "slow each other" in capsys.readouterr().out
+    assert plan_cost("--evidence", folder, "--workers", "1", "3") == 0
+    out = capsys.readouterr().out
+    assert "slow each other" in out
+    assert "fewer are faster" in out
     on_workers(folder, [elsewhere, elsewhere | {"id": "y"}])
     assert plan_cost("--evidence", folder) == 2
     assert "its comparisons ran on unlike machines" in capsys.readouterr().err
@@ -257,6 +261,12 @@ def test_what_a_device_means_goes_by_the_evidence(finished):
     assert found.devices("auto") == ["gpu:0"]
     assert found.devices("all") == ["cpu", "gpu:0", "gpu:1", "gpu:2"]
     assert replace(found, workers=2).devices("all") == ["cpu", "gpu:0"]
+    flags = machine["flags"] | {"CUDA_VISIBLE_DEVICES": "2,0"}
+    hidden = replace(found, machine=machine | {"flags": flags})
+    assert hidden.devices("all") == ["cpu", "gpu:0", "gpu:1"]
+    # Of a run of all devices, those that it had: TensorFlow may see fewer than NVML.
+    run = replace(found.run, options=found.run.options | {"device": "all"})
+    assert replace(found, run=run).devices("all") == ["cpu", "gpu:0", "gpu:1"]
 
 
 @pytest.mark.parametrize(
@@ -267,9 +277,10 @@ def test_a_damaged_file_is_no_evidence(text, finished, tmp_path):
     assert find_evidence(tmp_path, describe_machine(), plan_of(OPTIONS)[1]) is None
 
 
-def test_a_damaged_record_is_no_evidence(finished, tmp_path):
+@pytest.mark.parametrize("number", range(4))
+def test_a_damaged_record_is_no_evidence(number, finished, tmp_path):
     folder = finished()
-    path = next((folder / "records").glob("*.json"))
+    path = sorted((folder / "records").glob("*.json"))[number]
     record = json.loads(path.read_text())
     record["extra"]["worker"] = {"host": "a"}
     path.write_text(json.dumps(record))
@@ -307,6 +318,16 @@ def test_energy_is_that_of_the_gpu_it_ran_on(visible, worker, expected, finished
     assert found.watts == (expected and pytest.approx(expected))
 
 
+def test_the_energy_of_a_hosts_only_gpu_is_no_cpus(finished):
+    evidence = read_evidence(finished())
+    states = {
+        "before": {"gpus": [{"energy_mj": 0}]},
+        "after": {"gpus": [{"energy_mj": 1_000_000}]},
+    }
+    counted = replace(evidence, records=[replace(r, **states) for r in evidence.records])
+    assert predict(plan_of(OPTIONS)[1], counted).watts is None
+
+
 def test_prints_a_line_for_every_number_of_workers(finished, tmp_path, capsys, monkeypatch):
     from bench import grid
 
@@ -321,7 +342,7 @@ def test_prints_a_line_for_every_number_of_workers(finished, tmp_path, capsys, m
     assert re.search(r"^ *1,000 ", out, re.M)
     assert "100 W a device, from --watts" in out
     assert grid.main(argv) == 0
-    assert "energy: not recorded" in capsys.readouterr().out
+    assert "energy: not known" in capsys.readouterr().out
 
 
 def test_options_become_a_command_line_that_gives_them():

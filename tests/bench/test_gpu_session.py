@@ -123,7 +123,7 @@ def peers_record(**speeds: float) -> Record:
     return Record(key="peers", cell=cell, status="ok", arms=arms, order=order)
 
 
-@pytest.mark.parametrize("absent", ["pytest", "hypothesis"])
+@pytest.mark.parametrize("absent", ["pytest", "pytest_timeout", "hypothesis"])
 def test_tests_that_cannot_be_run_say_why(absent, tmp_path, monkeypatch):
     there = importlib.util.find_spec
     monkeypatch.setattr(

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from fixedbias import FixedBiasDense, fit_compiled, mlp
@@ -111,6 +112,15 @@ def test_other_metrics_are_refused() -> None:
 def test_labels_are_integers_wherever_it_trains(labels: Any, stacked: bool) -> None:
     with pytest.raises(ValueError, match="takes integer labels, one for each example"):
         fit_stacked([make(0)], X, labels, seeds=[0], stacked=stacked)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_labels_may_be_a_column_of_a_data_frame(stacked: bool) -> None:
+    found, same = (
+        fit_stacked([make(0)], X, y, seeds=[3], validation_data=(X[:9], y[:9]), stacked=stacked)
+        for y in (pd.Series(Y), Y)
+    )
+    assert found == same
 
 
 @pytest.mark.parametrize("stacked", [True, False])

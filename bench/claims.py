@@ -7,12 +7,11 @@ however that ends, so nothing has to be tidied up after a crash. Linux only.
 import os
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from bench.nvml import gpu_uuids
+from bench.nvml import gpu_names, gpu_uuids
 
 _PATIENCE = 5.0
 """Seconds to wait for what a worker that is just ending still holds."""
@@ -115,20 +114,10 @@ def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; its order too."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return _until_negative(word.strip() for word in named.split(","))
+        return gpu_names(named, [])
     from bench.machine import describe_machine
 
-    return [str(gpu["index"]) for gpu in describe_machine()["gpus"]]
-
-
-def _until_negative(words: Iterable[str]) -> list[str]:
-    """As CUDA reads the list: what stands behind the first invalid entry is hidden."""
-    found = []
-    for word in words:
-        if not word or word.startswith("-"):
-            break
-        found.append(word)
-    return found
+    return gpu_names(None, describe_machine()["gpus"])
 
 
 def _take(found: Claim, path: Path) -> bool:

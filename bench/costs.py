@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 from bench.arms import AGAIN
 from bench.ceilings import ceiling_cap
 from bench.evidence import Evidence, cell_kind
+from bench.nvml import gpu_names
 from bench.plan import Cell, Comparison
 from bench.records import Record
 from bench.tasks import EXAMPLES, TASKS, task_of
@@ -188,7 +189,7 @@ def _gpu_index(record: Record, machine: dict[str, Any], count: int) -> int | Non
         return 0
     visible = machine["flags"].get("CUDA_VISIBLE_DEVICES")
     visible = record.extra.get("worker", {}).get("gpu") or visible
-    names = [name.strip() for name in (visible or "").split(",") if name.strip()]
+    names = gpu_names(visible, [])
     name = names[int(number)] if int(number) < len(names) else number
     return int(name) if name.isdecimal() else None
 

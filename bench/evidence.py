@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.nvml import gpu_names
 from bench.places import kind_of, likeness
 from bench.plan import Comparison
 from bench.records import BadRecord, Record, Run, read_header, read_run
@@ -31,6 +32,7 @@ class Evidence:
         run: Its header.
         records: Those of its comparisons that were measured.
         machine: What they ran on.
+        alike: Whether all of them ran on machines of its kind.
         workers: How many of a cluster's they ran on; 0 for the driver's own machine.
         begin, end, start, handout, handling: See `bench.simulation.Conditions`.
     """
@@ -39,6 +41,7 @@ class Evidence:
     run: Run
     records: list[Record]
     machine: dict[str, Any]
+    alike: bool
     workers: int
     begin: float
     end: float
@@ -55,7 +58,7 @@ class Evidence:
             return sorted(known)  # those that TensorFlow showed
         if asked == "all":
             visible = self.machine["flags"].get("CUDA_VISIBLE_DEVICES")
-            shown = len(self.machine["gpus"] if visible is None else visible.split(","))
+            shown = len(gpu_names(visible, self.machine["gpus"]))
             return ["cpu", *(f"gpu:{number}" for number in range(1 if self.workers else shown))]
         return ["gpu:0" if asked == "gpu" else asked]
 
@@ -112,7 +115,7 @@ def why_unfit(evidence: Evidence, plan: Sequence[Comparison]) -> str:
     """
     if why := _unlike(evidence.run, plan):
         return why
-    if len({kind_of(evidence.run, record)[0] for record in evidence.records}) > 1:
+    if not evidence.alike:
         return "its comparisons ran on unlike machines"
     if unknown := missing(evidence, plan):
         return f"nothing of {words(min(unknown, key=str))} is in it"
@@ -154,7 +157,7 @@ def _read(folder: Path) -> Evidence | None:
     good = [r for r in records if r.status == "ok" and r.extra.get("seconds")]
     if not good:
         return None
-    machines = [kind_of(run, record)[1] for record in good]
+    kinds = [kind_of(run, record) for record in good]
     # What a comparison took beside measuring, in a process that was there and in a new one.
     usual: list[float] = []
     new: list[float] = []
@@ -166,7 +169,8 @@ def _read(folder: Path) -> Evidence | None:
         folder,
         run,
         good,
-        machine=machines[0],
+        machine=kinds[0][1],
+        alike=len({kind for kind, _ in kinds}) == 1,
         workers=len({_place(record) for record in good if "worker" in record.extra}),
         begin=max(0.0, wall.first - wall.began),
         end=max(0.0, wall.ended - wall.last),

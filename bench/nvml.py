@@ -5,8 +5,9 @@ Where NVML, a GPU or a sensor is absent or fails there is a note, or ``None``: n
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 # fmt: off
@@ -66,6 +67,23 @@ def gpu_uuids() -> dict[str, str]:
     """The UUID of every GPU by its number as NVML counts; empty without NVML."""
     gpus, _ = each_gpu(lambda ask, gpu: {"uuid": ask("nvmlDeviceGetUUID", gpu)})
     return {str(gpu["index"]): gpu["uuid"] for gpu in gpus if gpu.get("uuid")}
+
+
+def gpu_names(visible: str | None, gpus: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the GPUs that CUDA shows, in its order: numbers, or what they are called by.
+
+    Args:
+        visible: `CUDA_VISIBLE_DEVICES`; None where it is not set.
+        gpus: All of the host, as `describe_machine` has them.
+
+    >>> gpu_names(" 2, GPU-ab,-1,0", []), gpu_names(None, [{"index": 0}, {"index": 1}])
+    (['2', 'GPU-ab'], ['0', '1'])
+    """
+    if visible is None:
+        return [str(gpu["index"]) for gpu in gpus]
+    names = (word.strip() for word in visible.split(","))
+    # As CUDA reads the list: what stands behind the first invalid entry is hidden.
+    return list(takewhile(lambda name: name and not name.startswith("-"), names))
 
 
 def gpu_facts(ask: Any, gpu: Any) -> dict[str, Any]:
@@ -206,7 +224,7 @@ class GpuWatch:
 
 def _handle(pynvml: Any, number: int) -> Any:
     """NVML's handle of TensorFlow's GPU, which `CUDA_VISIBLE_DEVICES` may number otherwise."""
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    visible = gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES"), [])
     name = visible[number] if number < len(visible) else str(number)
     if name.isdecimal():
         return pynvml.nvmlDeviceGetHandleByIndex(int(name))

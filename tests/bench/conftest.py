@@ -1,5 +1,6 @@
 """Records made by hand: what the summary, the report and the comparison of runs read."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from bench.machine import describe_machine
 from bench.plan import Cell
 from bench.records import Record, Run, new_run_folder, utc_now, write_record, write_run
+from tests.bench.finished_runs import BEGAN, OPTIONS, records_of
 
 
 def make_record(units: int = 64, *, seed: int = 0, rounds: int = 60, **arms: Any) -> Record:
@@ -87,3 +89,21 @@ def make_run(tmp_path: Path) -> Any:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return new_run_folder(tmp_path, datetime(2030, 1, 31, 12, 34, 56))
+
+
+@pytest.fixture
+def finished(make_run):
+    """A finished run, by its arguments."""
+
+    def write(name: str = "a", arguments: str = OPTIONS, *, created=BEGAN, factor=1.0, **header):
+        records, known = records_of(arguments, factor)
+        header = {"argv": ["python", "-m", "bench.grid"], **known, **header}
+        folder = make_run(name, records, created=created.isoformat(), **header)
+        began, last = (
+            moment.timestamp() for moment in (BEGAN, datetime.fromisoformat(records[-1].ended))
+        )
+        times = {"began": began - 4, "first": began, "last": last, "ended": last + 5}
+        (folder / "wall.json").write_text(json.dumps(times | {"handling": 0.5}))
+        return folder
+
+    return write

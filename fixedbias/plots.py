@@ -92,7 +92,7 @@ def plot_weights(
         if array.ndim == 1:
             _marks(axes, array)
         else:
-            image = (_wall if wall else _matrix)(axes, array, bound, columns)
+            image = _wall(axes, array, bound, columns) if wall else _matrix(axes, array, bound)
     if image is not None:
         drawn = [axes for axes, a in zip(grid.flat, arrays, strict=True) if a.ndim == 2]
         figure.colorbar(image, ax=drawn, label="weight", shrink=0.8)
@@ -209,7 +209,7 @@ def _look(bound: float) -> dict[str, Any]:
     return {"cmap": scale, "vmin": -bound, "vmax": bound, "interpolation": "nearest"}
 
 
-def _matrix(axes: Axes, kernel: np.ndarray, bound: float, _: int) -> Any:
+def _matrix(axes: Axes, kernel: np.ndarray, bound: float) -> Any:
     axes.set(xlabel="unit", ylabel="input")
     return axes.imshow(kernel, aspect="auto", **_look(bound))
 
